@@ -1,26 +1,25 @@
 """Cubes: every point of a sweep computed beforehand, so that a page can show whichever its sliders stand at.
 
 One axis of a sweep is *compared*: its values (machines, as a rule) stand next to one another at every notch. The other axes are
-the sliders. A scenario becomes a sweep of its own keys: its links, and what its kind of workload is varied by.
+the sliders. A scenario becomes a sweep of its own keys: see `sliders`.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
 from sim import documents, limits, metrics, units
-from sim.cluster.hardware import Hardware, list_hardware, load_hardware
+from sim.answers.sliders import by_path, machine_figures
+from sim.cluster.hardware import list_hardware, load_hardware
 from sim.documents import Document
 from sim.errors import InfeasibleError, InputError, Problem
 from sim.runs.kinds import Progress
 from sim.scenario import resolve as scenarios
-from sim.scenario import settings as scenario_settings
-from sim.scenario.descriptions import Scenario
-from sim.sweeps import answers, file
+from sim.sweeps import answers
 from sim.sweeps.axes import Axis
 from sim.sweeps.file import Sweep
 from sim.sweeps.points import PointRow, evaluate
@@ -29,127 +28,14 @@ from sim.trees import dotted, flatten
 from sim.version import __version__
 
 SCHEMA = "moesim.cube/1"
-DEFAULT = "explore-exchange"
-"""The shipped sweep that is explored where nothing is named."""
 _MACHINES = ("machine", "cluster.hardware", "hardware")
-_FACTORS = (0.5, 0.75, 1.0, 1.5, 2.25)
-_LINKS = ("gpu.scale_up.bandwidth", "nic.bandwidth")
-_COUNTS: Mapping[str, tuple[str, ...]] = {
-    "all_to_all": ("workload.gate.top_groups", "workload.tokens_per_rank"),
-    "training": ("workload.kernel.comm_sms",),
-    "prefill": ("workload.prompts_per_gpu",),
-    "decode": ("workload.requests_per_gpu", "workload.context_tokens"),
-}
-"""Kind of workload -> whole numbers that its sliders vary next to the links."""
-_SHOWN: Mapping[str, tuple[str, ...]] = {
-    "all_to_all": ("dispatch.time_s", "combine.time_s"),
-    "training": ("step_time_s",),
-    "prefill": ("ttft_s",),
-    "decode": ("tpot_s",),
-}
-"""Kind of workload -> the times whose sum is drawn."""
-_RIVALS = ("h800", "h100")
-_NICS: Mapping[str, Mapping[str, Any]] = {
-    "healthy": {},
-    "one at half rate": {"cluster.faults": [{"node": 0, "nic": 0, "bandwidth": "50 %"}]},
-    "one dead": {"cluster.faults": [{"node": 0, "nic": 0, "bandwidth": "0 %"}]},
-}
-"""Notch -> what it sets, of a slider that harms a NIC."""
-_OVERLAP: Mapping[str, Mapping[str, Any]] = {
-    "as it is": {},
-    "yes": {"workload.overlap": True},
-    "no": {"workload.overlap": False},
-}
-"""The same of one that lets communication run next to compute."""
 _FIRST_FEW = 5  # points after which the time that is left is told
-
-
-def sweep_of(spec: str | None, *, live: bool = False) -> Sweep:
-    """Return the sweep to explore: one that is named, that of a scenario's own keys, or the shipped one.
-
-    A scenario that is explored `live` has sliders more, whose points would be too many to compute beforehand. InputError for what is neither a scenario nor a sweep, or a scenario whose kind has no sliders.
-    """
-    if spec is None:
-        return file.read(DEFAULT)
-    known = documents.shipped(file.FOLDER)
-    path = known[spec] if spec in known else documents.find(spec, "scenarios", "scenario or sweep")
-    document = documents.load(path)
-    if "axes" in document.tree:
-        return file.sweep_of(document)
-    return file.sweep_of(_as_sweep(document, spec, live=live))
-
-
-def _as_sweep(document: Document, spec: str, *, live: bool) -> Document:
-    """Return the sweep of a scenario's own keys, machine by machine; of one with variants, the first."""
-    variant = next(iter(document.get(("variants",)) or {}), None)
-    base = scenario_settings.variants(document)[variant] if variant else document
-    scenario = scenarios.resolve(base)
-    kind = scenario.kind
-    if kind not in _SHOWN or scenario.hardware is None:
-        wanted = f"a scenario of kind {', '.join(_SHOWN)}, or a sweep"
-        raise InputError(Problem(None, "explore", f"'{spec}', of kind {kind}", wanted))
-    axes: dict[str, Any] = dict(_own_axes(base, scenario))
-    if live:
-        axes |= dict(_live_axes(scenario))
-    axes["machine"] = {"yours": {}} | {
-        name.upper(): {"cluster.hardware": name, "cluster.override": {}} for name in _RIVALS
-    }
-    tree = {
-        "name": f"explore-{document.tree.get('name', 'scenario')}"[:80],
-        "title": scenario.title,
-        "base": document.tree,
-        **({"variant": variant} if variant else {}),
-        "axes": axes,
-        "given": "machine",
-        "objectives": dict.fromkeys(_SHOWN[kind], "minimise"),
-    }
-    return Document(tree, document.name, folder=document.folder)
-
-
-def _own_axes(base: Document, scenario: Scenario) -> Iterator[tuple[str, list[Any]]]:
-    """Yield sliders: the links of its machine, then whole numbers of its workload, by factors around what they are."""
-    figures = _figures(scenario)
-    for key in filter(figures.__contains__, _LINKS):
-        rates = [float(figures[key]) * factor for factor in _FACTORS]
-        yield f"cluster.override.{key}", [units.show(rate, "bytes/s", 6) for rate in rates]
-    for key in _COUNTS[scenario.kind]:
-        value = Document(scenario.document, "resolved").get(documents.split(key))
-        if isinstance(value, int) and not isinstance(value, bool):
-            even = 2 if value % 2 == 0 else 1
-            around = {max(even, even * round(value * factor / even)) for factor in _FACTORS}
-            most = (
-                (scenario.model.num_groups if scenario.model else 1) if key.endswith("groups") else math.inf
-            )
-            yield key, sorted(number for number in around if number <= max(most, value))
-
-
-def _live_axes(scenario: Scenario) -> Iterator[tuple[str, Any]]:
-    """Yield what else a kind of workload is varied by: experts a token, SMs, formats, overlap, and a NIC that fails."""
-    if scenario.kind == "all_to_all":
-        if scenario.model and "gate" in scenario.document["workload"]:
-            own, most = scenario.model.top_k, scenario.model.num_experts
-            yield "model.top_k", sorted({min(most, max(1, round(own * factor))) for factor in _FACTORS})
-        if "dispatch_dtype" in scenario.document["workload"]:
-            yield "workload.dispatch_dtype", ["fp8", "bf16"]
-    if scenario.kind in ("training", "prefill"):
-        yield "overlap", _OVERLAP
-    if not scenario.faults and not scenario.shared and scenario.num_nodes > 1:
-        yield "NICs", _NICS
-
-
-def _figures(scenario: Scenario) -> dict[str, Any]:
-    """Return the parameters of a scenario's machine by their paths, in SI units."""
-    return _by_path(scenario.hardware) if scenario.hardware else {}
-
-
-def _by_path(hardware: Hardware) -> dict[str, Any]:
-    return {parameter.path: parameter.value for parameter in hardware.parameters}
 
 
 @lru_cache(16)
 def _shipped(name: str) -> dict[str, Any]:
     """Return the parameters of a shipped machine; none under a name that no machine has."""
-    return _by_path(load_hardware(name)) if name in list_hardware() else {}
+    return by_path(load_hardware(name)) if name in list_hardware() else {}
 
 
 def run_address(document: Document) -> str:
@@ -242,7 +128,7 @@ def _start(sweep: Sweep, axis: Axis) -> int:
         scenario = scenarios.resolve(sweep.base)
     except (InputError, InfeasibleError):
         return len(axis.values) // 2
-    resolved, figures = Document(scenario.document, "resolved"), _figures(scenario)
+    resolved, figures = Document(scenario.document, "resolved"), machine_figures(scenario)
 
     def own(path: documents.Path_) -> Any:
         if path[:2] == ("cluster", "override") and scenario.hardware is not None:

@@ -151,12 +151,13 @@ def ladder(file: str, out: Path | None, as_json: bool) -> None:
 def explore(spec: str | None, export: Path | None, motion: bool, port: int, out: Path, as_json: bool) -> None:
     """Serve a page on this machine whose sliders simulate anew at every notch, or write one with every point computed."""
     from sim.answers import cube as answers
+    from sim.answers import sliders
     from sim.show.files import folder as folders
 
     if motion:
         return _play(spec, export, as_json)
     is_live = export is None and not as_json
-    asked = answers.sweep_of(spec, live=is_live)
+    asked = sliders.sweep_of(spec, live=is_live)
     if is_live:
         return _serve(asked, folders.check(out), port)
     if export is not None:

@@ -9,10 +9,12 @@ the folder that was given, and none over another.
 from __future__ import annotations
 
 import hmac
+import re
 import secrets
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import BrokenExecutor, CancelledError
+from contextlib import suppress
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -25,8 +27,11 @@ from sim.answers.motion import motion, motion_of
 from sim.answers.preview import preview
 from sim.documents import Document
 from sim.errors import MoesimError
+from sim.runs.kinds import Result
+from sim.runs.run import run_document
 from sim.show.pages.explorer import explorer_html, point_json
 from sim.show.pages.motion import motion_html
+from sim.show.pages.report import report_html
 from sim.sweeps.file import Sweep
 from sim.sweeps.points import Batch, evaluate
 from sim.sweeps.workers import Workers, start
@@ -135,12 +140,36 @@ class LiveExplorer:
 
     def motion(self, places: tuple[int, ...]) -> str:
         """Write the page that plays the all-to-all of one setting, on the first and the last machine. Raises `MoesimError`."""
+        machines = self._first_and_last(places)
+        if len(machines) == 1:
+            return motion_html(motion(self.documents(places)[0]))
+        return motion_html(motion_of(machines, None))
+
+    def result(self, places: tuple[int, ...]) -> Result:
+        """Run one setting as `moesim run` does, on the first machine and on the last. Raises `MoesimError`."""
+        machines = self._first_and_last(places)
+        first = next(iter(machines.values()))
+        tree = {key: value for key, value in first.tree.items() if key != "expect"}
+        tree["title"] = self.sweep.title
+        if len(machines) > 1:
+            tree["variants"] = {
+                re.sub(r"[^\w.-]+", "-", name): {
+                    f"cluster.{key}": value for key, value in each.tree["cluster"].items()
+                }
+                for name, each in machines.items()
+            }
+        return run_document(Document(tree, first.name, folder=first.folder))
+
+    def _first_and_last(self, places: tuple[int, ...]) -> dict[str, Document]:
+        """Return the scenarios of one setting on the first machine and on the last, by their names."""
         documents_, beside = self.documents(places), cube.compared(self.sweep)
-        if beside is None:
-            return motion_html(motion(documents_[0]))
-        names = ["your machine" if value == "yours" else str(value) for value in beside.values]
-        machines = dict(zip(names, documents_, strict=True))
-        return motion_html(motion_of({name: machines[name] for name in (names[0], names[-1])}, None))
+        names = beside.values if beside else ("",)
+        by_name = {
+            "your machine" if name == "yours" else str(name): document
+            for name, document in zip(names, documents_, strict=True)
+        }
+        ends = dict.fromkeys((next(iter(by_name)), next(reversed(by_name))))
+        return {name: by_name[name] for name in ends}
 
     def _give_up_exact(self, but: tuple[int, ...]) -> None:
         """End the exact runs of another setting, which take the cores that a notch waits for; not while they begin."""
@@ -197,16 +226,19 @@ def _handler(explorer: LiveExplorer) -> type[BaseHTTPRequestHandler]:
                 if made is None:
                     return self._refuse(HTTPStatus.CONFLICT)
                 return self._answer(point_json(made).encode(), "application/json")
-            if asked["path"] == "/motion":
-                return self._play(asked)
+            if asked["path"] in ("/motion", "/report"):
+                is_motion = asked["path"] == "/motion"
+                return self._write(
+                    asked, explorer.motion if is_motion else lambda at: report_html(explorer.result(at))
+                )
             self._refuse(HTTPStatus.NOT_FOUND)
 
-        def _play(self, asked: Mapping[str, str]) -> None:
+        def _write(self, asked: Mapping[str, str], page: Callable[[tuple[int, ...]], str]) -> None:
             places = self._places(asked)
             if places is None:
                 return
             try:
-                self._answer(explorer.motion(places).encode(), "text/html; charset=utf-8")
+                self._answer(page(places).encode(), "text/html; charset=utf-8")
             except MoesimError as error:
                 self._answer(f"{error}\n".encode(), "text/plain; charset=utf-8", HTTPStatus.CONFLICT)
 
@@ -250,8 +282,9 @@ def _handler(explorer: LiveExplorer) -> type[BaseHTTPRequestHandler]:
                 "Referrer-Policy": "no-referrer", "X-Content-Type-Options": "nosniff", "Content-Security-Policy": _POLICY,
             }.items():  # fmt: skip
                 self.send_header(name, value)
-            self.end_headers()
-            self.wfile.write(body)
+            with suppress(ConnectionError):  # the page is gone
+                self.end_headers()
+                self.wfile.write(body)
 
         def _refuse(self, status: HTTPStatus) -> None:
             self._answer(f"{status.phrase.lower()}\n".encode(), "text/plain; charset=utf-8", status)

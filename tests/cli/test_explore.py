@@ -7,7 +7,7 @@ import re
 import threading
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Future
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,7 +20,7 @@ import sim
 from balanced import SCENARIO
 from command import Moesim
 from sim import documents
-from sim.answers import cube
+from sim.answers import cube, sliders
 from sim.answers.changed import lay
 from sim.answers.cube_document import CubeSpec
 from sim.answers.preview import preview
@@ -29,6 +29,7 @@ from sim.engine import fluid, fluid_loop
 from sim.errors import InfeasibleError, InputError
 from sim.scenario import resolve as scenarios
 from sim.show.pages.explorer import explorer_html
+from sim.show.pages.report import report_html
 from sim.sweeps import file
 from sim.sweeps.file import Sweep
 
@@ -87,18 +88,18 @@ def test_sliders_start_at_what_the_base_says(made: dict[str, Any]) -> None:
 
 
 def test_a_scenario_is_explored_by_its_links_and_its_kind() -> None:
-    names = [axis.name for axis in cube.sweep_of("deepep-ep16-h800").space.axes]
+    names = [axis.name for axis in sliders.sweep_of("deepep-ep16-h800").space.axes]
     assert names == [
         "cluster.override.gpu.scale_up.bandwidth",
         "cluster.override.nic.bandwidth",
         "workload.tokens_per_rank",
         "machine",
     ]
-    live = cube.sweep_of("deepep-ep16-h800", live=True)
+    live = sliders.sweep_of("deepep-ep16-h800", live=True)
     assert [axis.name for axis in live.space.axes] == [
-        *names[:-1], "model.top_k", "workload.dispatch_dtype", "NICs", "machine"
+        *names[:-1], "EP", "model.top_k", "workload.dispatch_dtype", "NICs", "machine"
     ]  # fmt: skip
-    decode = cube.sweep_of("decode-batch-sweep")
+    decode = sliders.sweep_of("decode-batch-sweep")
     axes = {axis.name: axis.values for axis in decode.space.axes}
     assert axes["workload.requests_per_gpu"] == (4, 6, 8, 12, 18)
     assert cube.shown(decode) == ["tpot_s"]
@@ -106,7 +107,7 @@ def test_a_scenario_is_explored_by_its_links_and_its_kind() -> None:
 
 def test_every_notch_of_a_live_explorer_runs(tmp_path: Path) -> None:
     """It starts at the scenario as it is, and each slider that only a live one has moves the time its way."""
-    explorer = LiveExplorer(cube.sweep_of("deepep-ep16-h800", live=True), tmp_path)
+    explorer = LiveExplorer(sliders.sweep_of("deepep-ep16-h800", live=True), tmp_path)
     explorer.server.server_close()
     described = cube.described(explorer.sweep)
     names, start = [axis["name"] for axis in described["axes"]], described["start"]
@@ -121,7 +122,43 @@ def test_every_notch_of_a_live_explorer_runs(tmp_path: Path) -> None:
     assert total_s(top_k=0) < own_s < total_s(top_k=4)
     assert total_s(dispatch_dtype=1) > own_s
     assert own_s < total_s(NICs=1) <= total_s(NICs=2)
-    assert "overlap" in [axis.name for axis in cube.sweep_of("v3-prefill-ep32", live=True).space.axes]
+
+
+def test_sliders_of_ep_and_skew_have_what_a_scenario_can_be() -> None:
+    """EP divides the GPUs that stay; where all GPUs are one group, nodes come with it. What has no skew is set beside the usual one."""
+
+    def axes(name: str) -> dict[str, Any]:
+        sweep = sliders.sweep_of(name, live=True)
+        return {axis.name: dict(zip(axis.values, axis.sets, strict=True)) for axis in sweep.space.axes}
+
+    def sets(chosen: Mapping[tuple[str, ...], Any]) -> dict[str, Any]:
+        return {documents.dotted(path): value for path, value in chosen.items()}
+
+    step, balanced, prefill = axes("v3-training-h800"), axes("mixtral-training"), axes("v3-prefill-ep32")
+    assert list(step["EP"]) == ["16", "32", "64", "128"], "256 does not divide the 128 GPUs of a stage"
+    assert sets(step["EP"]["16"]) == {"layout.ep": 16}
+    assert list(balanced["EP"]) == ["2", "4", "8"], "of 8 experts"
+    assert sets(prefill["EP"]["16"]) == {"layout.ep": 16, "cluster.nodes": 2}
+    assert sets(step["skew"]["as it is"]) == sets(balanced["skew"]["none"]) == {}
+    usual = {"kernel_jitter": 0.02, "gpu_spread": 0.015, "routed_load": 0.075}
+    for twice in (step["skew"]["twice"], balanced["skew"]["twice the usual"]):
+        assert sets(twice) == {f"workload.skew.{key}": 2 * value for key, value in usual.items()}
+    assert "routed_load" not in str(prefill["skew"])
+    assert list(axes("skewed-eplb")["workload.gate.exponent"]) == [0.0, 0.3, 0.45, 0.6, 0.9, 1.35]
+    assert {"overlap", "skew"} <= set(prefill)
+
+
+def test_more_skew_takes_a_pass_longer(tmp_path: Path) -> None:
+    explorer = LiveExplorer(sliders.sweep_of("v3-prefill-ep32", live=True), tmp_path)
+    explorer.server.server_close()
+    described = cube.described(explorer.sweep)
+    place = [axis["name"] for axis in described["axes"]].index("skew")
+    times = []
+    for notch in range(4):
+        places = list(described["start"])
+        places[place] = notch
+        times.append(explorer.point(tuple(places))[0]["values"][0])
+    assert times == sorted(set(times))
 
 
 def test_the_collectives_of_a_notch_run_in_machine_code_that_was_prepared(
@@ -137,9 +174,9 @@ def test_the_collectives_of_a_notch_run_in_machine_code_that_was_prepared(
 
 def test_what_cannot_be_explored_is_told() -> None:
     with pytest.raises(InputError, match="kind flows"):
-        cube.sweep_of("flows-example")
+        sliders.sweep_of("flows-example")
     with pytest.raises(InputError, match="no-such"):
-        cube.sweep_of("no-such")
+        sliders.sweep_of("no-such")
     many = TEXT.replace("[1, 4]", "[1, 4]\n  workload.tokens_per_rank: {from: 1, to: 4000, step: 1}")
     with pytest.raises(InfeasibleError, match=r"32,000 points of an explorer; the limit is 5,000"):
         cube.cube(file.sweep_of(documents.loads(many, "many.yaml")))
@@ -358,6 +395,19 @@ def test_the_setting_of_the_sliders_is_played_link_by_link(live: LiveExplorer) -
     )
     assert ours > 1.1 * theirs
     assert ask(live, "/motion?at=0,0")[0] == 403
+
+
+def test_the_report_of_a_setting_is_of_what_its_bars_show(live: LiveExplorer) -> None:
+    """The first machine has the links that the sliders say, the last its own."""
+    result = live.result((0, 0))
+    points = live.point((0, 0))
+    for variant, point in zip(result["variants"].values(), points, strict=True):
+        times = [variant["metrics"][way]["time_s"] for way in ("dispatch", "combine")]
+        assert times == pytest.approx(point["values"])
+    assert list(result["variants"]) == ["your-machine", "H100"]
+    status, page = ask(live, "/report?at=0,0&token=TOKEN")
+    assert (status, page) == (200, report_html(result))
+    assert ask(live, "/report?at=0,0")[0] == 403
 
 
 def test_a_page_of_another_name_is_refused(live: LiveExplorer) -> None:

@@ -274,6 +274,7 @@ function show() {
   });
   $("wait").textContent = isPreview(state) ? `${PREVIEW}${last("exact")}.` : "";
   document.querySelector(".explorer").classList.toggle("preview", isPreview(state));
+  if (CUBE.live) $("report").href = query("report", state);
   if (CUBE.live && CUBE.base.workload?.kind === "all_to_all") {
     $("play").href = query("motion", state);
     $("play").hidden = false;
