@@ -85,6 +85,7 @@ SAMPLES = Limit(1_000_000, "samples of rollouts", "each ends at an instant of it
 SHARED_FLOWS = Limit(2048, "flows next to other jobs", "each may meet each: their table is a square")
 DESIGNS = Limit(4096, "designs of an exchange", "each runs on every machine, some 50 ms")
 CUBE = Limit(5000, "points of an explorer", "each is run, some 50 ms, and is in its page")
+UNLIKE = Limit(2**26, "microbatches of unlike ranks", "a million take a minute")
 POINTS = Limit(10_000_000, "points of a sweep", "each is a row that is kept")
 MATRIX_RANKS = 256
 """Ranks of an EP group whose traffic from rank to rank is part of a result: 65,536 numbers each way."""

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, wait
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
 from sim import documents, limits, metrics, units
+from sim.answers.preview import num_unlike
 from sim.answers.sliders import by_path, machine_figures
 from sim.cluster.hardware import list_hardware, load_hardware
 from sim.documents import Document
@@ -22,14 +25,16 @@ from sim.scenario import resolve as scenarios
 from sim.sweeps import answers
 from sim.sweeps.axes import Axis
 from sim.sweeps.file import Sweep
-from sim.sweeps.points import PointRow, evaluate
+from sim.sweeps.points import Batch, PointRow, evaluate, work
 from sim.sweeps.store import address
+from sim.sweeps.workers import Rows, Workers, start
 from sim.trees import dotted, flatten
 from sim.version import __version__
 
 SCHEMA = "moesim.cube/1"
 _MACHINES = ("machine", "cluster.hardware", "hardware")
-_FIRST_FEW = 5  # points after which the time that is left is told
+_LONG_S = 20.0  # of all runs together, from which the start of worker processes pays
+FEWER = "fewer values of an axis, as `--notches` has them"
 
 
 @lru_cache(16)
@@ -68,38 +73,126 @@ def shown(sweep: Sweep) -> list[str]:
     return timed or list(sweep.objectives)[:1]
 
 
+def thinned(sweep: Sweep, most: int) -> Sweep:
+    """Return a sweep with `most` notches of each slider or fewer, from its first to its last, the one that it starts at among them."""
+    beside = compared(sweep)
+    axes = [
+        axis if axis is beside else _thinned(axis, _start(sweep, axis), most) for axis in sweep.space.axes
+    ]
+    return replace(sweep, space=replace(sweep.space, axes=tuple(axes)))
+
+
+def _thinned(axis: Axis, start: int, most: int) -> Axis:
+    last = len(axis.values) - 1
+    if last < most:
+        return axis
+    spread = [round(i * last / max(1, most - 1)) for i in range(most)]
+    spread.remove(min(spread, key=lambda place: abs(place - start)))
+    places = sorted([*spread, start])
+    return replace(
+        axis,
+        values=tuple(axis.values[place] for place in places),
+        sets=tuple(axis.sets[place] for place in places),
+    )
+
+
 def cube(sweep: Sweep, progress: Progress = lambda _: None) -> dict[str, Any]:
     """Compute every point of a sweep; it is a whole space with one seed. InfeasibleError where there are too many points.
 
     `axes` are the sliders with their values and what each sets, `compared` likewise. `points` has for each
     slider setting in order, the last slider fastest, a list by what is compared: `values` of the metrics,
-    `binding` and `bound`, or a `reason`.
+    `binding` and `bound`, or a `reason`. Settings near the first are run first; where Ctrl-C stops it, the others say so, and
+    `partial` how many runs it holds.
     """
-    limits.require(sweep.space.size, limits.CUBE, "axes", "fewer values of an axis")
+    limits.require(sweep.space.size, limits.CUBE, "axes", FEWER)
     if sweep.space.sampled is not None:
         wanted = "a sweep of the whole space: a slider has no gaps"
         raise InputError(Problem(None, "sample", "a sample", wanted))
     beside = compared(sweep)
     sliders = [i for i, axis in enumerate(sweep.space.axes) if axis is not beside]
+    start = {i: _start(sweep, sweep.space.axes[i]) for i in sliders}
+    places = {number: sweep.space.places(number) for number in sweep.space.numbers()}
+
+    def away(number: int) -> int:
+        return sum(abs(places[number][i] - start[i]) for i in sliders)
+
+    addresses = {number: run_address(sweep.document(number)) for number in places}
+    asked = {addresses[number]: number for number in sorted(places, key=away, reverse=True)}
+    order = sorted(asked, key=lambda key: away(asked[key]))
+    limits.require(
+        len(order) * num_unlike(sweep.document(asked[order[0]])), limits.UNLIKE, f"{len(order):,} runs", FEWER
+    )
     rows: dict[str, dict[str, Any]] = {}
+    try:
+        for key, row in _ran(sweep, [(key, asked[key]) for key in order], progress):
+            rows[key] = entry(sweep, row)
+    except KeyboardInterrupt:
+        if not rows:
+            raise
+    missing = {"reason": "not simulated: the explorer was stopped before"}
     points: dict[tuple[int, ...], list[dict[str, Any]]] = {}
-    tenth, begun_s = max(1, sweep.space.size // 10), time.monotonic()
-    for number in sweep.space.numbers():
-        if number % tenth == 0 or number == _FIRST_FEW:
-            left_s = (time.monotonic() - begun_s) * (sweep.space.size / number - 1) if number else 0.0
-            left = f", {left_s / 60:.0f} min left" if left_s > 60 else ""
-            progress(f"{sweep.name}: point {number + 1:,} of {sweep.space.size:,}{left}")
-        places = sweep.space.places(number)
-        document = sweep.document(number)
-        key = run_address(document)
-        if key not in rows:
-            rows[key] = entry(sweep, evaluate(document, sweep.constraints))
-        points.setdefault(tuple(places[i] for i in sliders), []).append(rows[key])
+    for number, key in addresses.items():
+        points.setdefault(tuple(places[number][i] for i in sliders), []).append(rows.get(key, missing))
+    part = {"finished": len(rows), "of": len(order), "what": "runs"}
     return {
         "schema": SCHEMA,
+        **({} if len(rows) == len(order) else {"partial": part}),
         **described(sweep),
         "points": [points[place] for place in sorted(points)],
     }
+
+
+def _ran(sweep: Sweep, runs: list[tuple[str, int]], progress: Progress) -> Iterator[tuple[str, PointRow]]:
+    """Run scenarios by their addresses: the first to see how long they take, long ones then by all cores."""
+    begun_s = time.monotonic()
+    key, number = runs.pop(0)
+    first = evaluate(sweep.document(number), sweep.constraints)
+    yield key, first
+    workers = start() if first.seconds * len(runs) > _LONG_S else None
+    slots = workers.slots if workers else 1
+    left_s = first.seconds * len(runs) / slots
+    progress(f"{sweep.name}: {len(runs) + 1:,} runs, some {_minutes(left_s)}; {FEWER}")
+    tenth = max(1, len(runs) // 10)
+    try:
+        batches = (
+            (key, Batch(((number, sweep.document(number)),), sweep.constraints)) for key, number in runs
+        )
+        for i, (key, row) in enumerate(_rows(batches, workers), 1):
+            yield key, row
+            if i % tenth == 0:
+                left_s = (time.monotonic() - begun_s) * (len(runs) / i - 1)
+                progress(f"{sweep.name}: run {i + 1:,} of {len(runs) + 1:,}, {_minutes(left_s)} left")
+    finally:
+        if workers:
+            workers.close(now=True)
+
+
+def _rows(batches: Iterator[tuple[str, Batch]], workers: Workers | None) -> Iterator[tuple[str, PointRow]]:
+    """Yield rows as batches of a scenario each end; in this process without workers, or where they die."""
+    flying: dict[Future[Rows], tuple[str, Batch]] = {}
+    for key, batch in batches:
+        if workers is None:
+            yield key, work(batch)[0][1]
+            continue
+        flying[workers.submit(batch)] = key, batch
+        if len(flying) > workers.slots:
+            yield from _landed(flying)
+    while flying:
+        yield from _landed(flying)
+
+
+def _landed(flying: dict[Future[Rows], tuple[str, Batch]]) -> Iterator[tuple[str, PointRow]]:
+    for future in wait(flying, return_when=FIRST_COMPLETED).done:
+        key, batch = flying.pop(future)
+        try:
+            rows = future.result()
+        except BrokenExecutor:
+            rows = work(batch)
+        yield key, rows[0][1]
+
+
+def _minutes(seconds: float) -> str:
+    return f"{seconds / 60:,.0f} min" if seconds > 90 else f"{seconds:.0f} s"
 
 
 def described(sweep: Sweep) -> dict[str, Any]:

@@ -18,17 +18,19 @@ _ALIKE = {"routed_load": 0, "kernel_jitter": 0, "gpu_spread": 0}
 
 def preview(document: Document) -> Document | None:
     """Return a scenario with ranks that are alike; None where it runs within a second as it is, or cannot be."""
+    return lay(document, {"workload.skew": _ALIKE}) if num_unlike(document) >= _MOST else None
+
+
+def num_unlike(document: Document) -> int:
+    """Count the microbatches of a training step each of which ends at an instant of its own; 0 of ranks that are alike, or of no step."""
     if document.get(("workload", "kind")) != "training":
-        return None
+        return 0
     try:
         scenario = scenarios.resolve(document)
     except (InputError, InfeasibleError):
-        return None
+        return 0
     work = scenario.workload
     assert isinstance(work, Training)
     layout = work.layout
-    if layout.pp * layout.ep * work.num_microbatches < _MOST or not any(
-        getattr(work.skew, name) for name in _ALIKE
-    ):
-        return None
-    return lay(document, {"workload.skew": _ALIKE})
+    unlike = any(getattr(work.skew, name) for name in _ALIKE)
+    return layout.pp * layout.ep * work.num_microbatches if unlike else 0

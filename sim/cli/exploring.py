@@ -140,6 +140,7 @@ def ladder(file: str, out: Path | None, as_json: bool) -> None:
     is_flag=True,
     help="Of an all-to-all: its bytes on every link over time, two machines side by side.",
 )
+@click.option("--notches", type=click.IntRange(1, 1000), help="At most so many of each slider [all].")
 @click.option("--port", type=click.IntRange(0, 65535), default=0, help="Of the live page [a free one].")
 @click.option(
     "--out",
@@ -148,16 +149,27 @@ def ladder(file: str, out: Path | None, as_json: bool) -> None:
     help="Folder for scenarios saved [here].",
 )
 @json_option
-def explore(spec: str | None, export: Path | None, motion: bool, port: int, out: Path, as_json: bool) -> None:
+def explore(
+    spec: str | None,
+    export: Path | None,
+    motion: bool,
+    notches: int | None,
+    port: int,
+    out: Path,
+    as_json: bool,
+) -> None:
     """Serve a page on this machine whose sliders simulate anew at every notch, or write one with every point computed."""
     from sim.answers import cube as answers
     from sim.answers import sliders
     from sim.show.files import folder as folders
+    from sim.show.files.partial import words as partial_words
 
     if motion:
         return _play(spec, export, as_json)
     is_live = export is None and not as_json
     asked = sliders.sweep_of(spec, live=is_live)
+    if notches is not None:
+        asked = answers.thinned(asked, notches)
     if is_live:
         return _serve(asked, folders.check(out), port)
     if export is not None:
@@ -174,6 +186,9 @@ def explore(spec: str | None, export: Path | None, motion: bool, port: int, out:
         click.echo(folders.dump(made), nl=False)
     else:
         tell(f"Written: {export}")
+    if part := partial_words(made):
+        tell(f"note: it is partial: it holds {part}")
+        raise KeyboardInterrupt
 
 
 def _play(spec: str | None, export: Path | None, as_json: bool) -> None:

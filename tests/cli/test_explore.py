@@ -9,6 +9,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -23,7 +24,7 @@ from sim import documents
 from sim.answers import cube, sliders
 from sim.answers.changed import lay
 from sim.answers.cube_document import CubeSpec
-from sim.answers.preview import preview
+from sim.answers.preview import num_unlike, preview
 from sim.cli.live import HOST, LiveExplorer
 from sim.engine import fluid, fluid_loop
 from sim.errors import InfeasibleError, InputError
@@ -32,6 +33,7 @@ from sim.show.pages.explorer import explorer_html
 from sim.show.pages.report import report_html
 from sim.sweeps import file
 from sim.sweeps.file import Sweep
+from sim.sweeps.points import evaluate
 
 TEXT = """\
 name: small
@@ -180,6 +182,64 @@ def test_what_cannot_be_explored_is_told() -> None:
     many = TEXT.replace("[1, 4]", "[1, 4]\n  workload.tokens_per_rank: {from: 1, to: 4000, step: 1}")
     with pytest.raises(InfeasibleError, match=r"32,000 points of an explorer; the limit is 5,000"):
         cube.cube(file.sweep_of(documents.loads(many, "many.yaml")))
+
+
+def test_fewer_notches_are_some_of_all_with_the_one_that_it_starts_at(moesim: Moesim) -> None:
+    whole = sliders.sweep_of("deepep-ep16-h800")
+    nic = "cluster.override.nic.bandwidth"
+
+    def values(sweep: Sweep) -> dict[str, Any]:
+        return {axis.name: axis.values for axis in sweep.space.axes}
+
+    assert values(cube.thinned(whole, 3))[nic] == ("25 GB/s", "50 GB/s", "112.5 GB/s")
+    assert values(cube.thinned(whole, 1))[nic] == ("50 GB/s",)
+    assert values(cube.thinned(whole, 2))["machine"] == values(whole)["machine"]
+    assert values(cube.thinned(whole, 9)) == values(whole)
+    told = moesim("explore", "deepep-ep16-h800", "--notches", "1", "--json").json
+    assert [axis["values"] for axis in told["axes"]] == [["200 GB/s"], ["50 GB/s"], ["4096"]]
+
+
+def test_what_would_take_hours_is_refused_with_its_count_and_what_makes_it_less() -> None:
+    """130 runs: an H100 keeps its own links, and an H800 is there among yours. Each is of 16 x 64 x 120 microbatches that end by themselves."""
+    sweep = sliders.sweep_of("v3-training-h800")
+    assert sweep.space.size == 375
+    step = sweep.document(0)
+    assert num_unlike(step) == 16 * 64 * 120
+    many = replace(sweep, base=lay(sweep.base, {"workload.microbatches": 1200}))
+    count = r"130 runs = 159,744,000 microbatches of unlike ranks; the limit is 67,108,864: .*--notches"
+    with pytest.raises(InfeasibleError, match=count):
+        cube.cube(many)
+
+
+def test_an_export_that_is_stopped_keeps_what_has_run_nearest_first(
+    sweep: Sweep, made: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It starts at the second setting: both machines of it are there."""
+    runs = iter(range(3))
+
+    def some(*args: Any) -> Any:
+        if next(runs) == 2:
+            raise KeyboardInterrupt
+        return evaluate(*args)
+
+    for name in ("sim.answers.cube.evaluate", "sim.sweeps.points.evaluate"):
+        monkeypatch.setattr(name, lambda *args, **_: some(*args[:2]))
+    part = cube.cube(sweep)
+    assert part["partial"] == {"finished": 2, "of": 6, "what": "runs"}
+    assert part["points"][1] == made["points"][1]
+    assert "stopped" in part["points"][0][0]["reason"]
+    assert CubeSpec.model_validate(part).partial
+    assert "partial" not in made
+
+
+def test_long_runs_are_shared_out_and_give_the_same(
+    sweep: Sweep, made: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sim.answers.cube._LONG_S", 0.0)
+    told: list[str] = []
+    for now, before in zip(cube.cube(sweep, told.append)["points"], made["points"], strict=True):
+        assert [point["values"] for point in now] == [pytest.approx(point["values"]) for point in before]
+    assert told[0].startswith("small: 6 runs, some ")
 
 
 def test_the_command_writes_a_page_and_the_cube(moesim: Moesim, tmp_path: Path) -> None:
