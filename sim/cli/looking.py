@@ -167,7 +167,7 @@ def _check(file: str) -> str:
 @click.argument("name", required=False)
 @json_option
 def show(what: str, name: str | None, as_json: bool) -> None:
-    """Show shipped hardware, models, scenarios, sweeps, ladders or kernels: all names, or one whole."""
+    """Show shipped hardware, models, scenarios, sweeps, ladders, kernels or software: all names, or one whole."""
     from sim import documents
     from sim.show.files.folder import dump
     from sim.show.tables import shelf
@@ -187,7 +187,7 @@ def show(what: str, name: str | None, as_json: bool) -> None:
 @click.command(short_help="Print the JSON Schema of a kind of file, for editors.")
 @click.argument("what")
 def schema(what: str) -> None:
-    """Print the JSON Schema of scenario, sweep, ladder, hardware, model or kernel files, or of what
+    """Print the JSON Schema of scenario, sweep, ladder, hardware, model, kernel or software files, or of what
     `size`, `explain`, `diff` and `explore` print as JSON.
     """
     from sim.show.files.folder import dump
@@ -208,10 +208,10 @@ def schema(what: str) -> None:
     "template",
     default="h800-vs-h100",
     show_default=True,
-    help="Shipped scenario, sweep, ladder, model, hardware or kernel to start from.",
+    help="Shipped scenario, sweep, ladder, model, hardware, kernel or software to start from.",
 )
 def new(name: str, template: str) -> None:
-    """Write NAME.yaml here, an editable scenario (or sweep, ladder, model, GPU or kernel), with the CSV files it names."""
+    """Write NAME.yaml here, an editable scenario (or sweep, ladder, model, GPU, kernel or software), with the CSV files it names."""
     import re
 
     from sim import documents
