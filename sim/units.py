@@ -150,19 +150,24 @@ def figures(value: float, digits: int = 4) -> str:
     return f"{float(text):,.0f}" if "e+" in text and abs(value) < _WRITTEN_OUT else text
 
 
+_LEAST_S = 1e-12
+
+
 def show(value: float, dimension: str, digits: int = 4) -> str:
     """Write a value of SI units as a person reads it: with the prefix that keeps it between 1 and 1000, and its unit.
 
+    A time below a picosecond is what rounding leaves of a difference, and written as 0.
+
     Examples
     --------
-    >>> show(5e10, "bytes/s"), show(3.2e-6, "s")
-    ('50 GB/s', '3.2 us')
+    >>> show(5e10, "bytes/s"), show(3.2e-6, "s"), show(-3.6e-15, "s")
+    ('50 GB/s', '3.2 us', '0 s')
     """
     if dimension == "s":
         for factor, unit in ((1.0, "s"), (1e-3, "ms"), (1e-6, "us")):
             if abs(value) >= factor:
                 return f"{figures(value / factor, digits)} {unit}"
-        return f"{figures(value * 1e9, digits)} ns" if value else "0 s"
+        return f"{figures(value * 1e9, digits)} ns" if abs(value) >= _LEAST_S else "0 s"
     if dimension == "fraction":
         return f"{figures(100 * value, digits)} %"
     if dimension == "number":
