@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
+
+from sim.records import dataclass
 
 EXIT_DONE = 0
 EXIT_MISSED = 1

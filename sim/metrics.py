@@ -10,10 +10,11 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Literal
 
 from sim import units
+from sim.records import dataclass
 
 _PASSES = ("prefill", "decode")
 _STEPS = ("training", *_PASSES)

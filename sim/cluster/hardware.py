@@ -8,7 +8,7 @@ and returns a `Hardware`; `Hardware.parameters` keeps every number with its grad
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -18,6 +18,7 @@ from sim.cluster import parameters as p
 from sim.descriptions import Derived, Description
 from sim.documents import Document
 from sim.errors import InfeasibleError, InputError, Mark, Problem, nearest
+from sim.records import dataclass
 
 UNREAD = {
     "gpu.dense_flops.fp64": "export rules alone",

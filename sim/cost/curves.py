@@ -11,13 +11,14 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Annotated, Any
 
 from sim import documents
 from sim.cluster import parameters as p
 from sim.descriptions import Description
 from sim.documents import Document
+from sim.records import dataclass
 from sim.workload.formats import Promotion
 
 FOLDER = "hardware/compute"

@@ -7,7 +7,7 @@ travels too), bytes alone and no latency; and 900 GB/s would need a domain that 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from sim.records import dataclass
 
 
 @dataclass(frozen=True, slots=True)

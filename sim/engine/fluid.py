@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from enum import IntEnum
 
 import numpy as np
@@ -27,6 +27,7 @@ import numpy.typing as npt
 
 from sim.cluster.topology import Floats, Ints
 from sim.engine import fluid_loop
+from sim.records import dataclass
 from sim.schedule.flows import Flows
 
 COMPILED_FROM = (

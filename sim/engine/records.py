@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 
 import numpy as np
 import numpy.typing as npt
 
 from sim.cluster.topology import Floats, Ints
+from sim.records import dataclass
 from sim.schedule.flows import Flows
 
 

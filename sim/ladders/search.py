@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 from sim import documents, limits
@@ -23,6 +23,7 @@ from sim.errors import InfeasibleError, InputError, Mark
 from sim.ladders.designs import Designs, cost_of
 from sim.ladders.spec import Ladder, SearchSpec, parts
 from sim.metrics import more_is_better
+from sim.records import dataclass
 from sim.scenario import resolve as scenarios
 from sim.scenario import settings as scenario_settings
 from sim.sweeps import answers

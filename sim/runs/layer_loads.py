@@ -8,11 +8,12 @@ selections where many tokens choose two experts of one rank; that is left out.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
 from sim.cluster.topology import Floats
+from sim.records import dataclass
 from sim.scenario.descriptions import Scenario
 from sim.scenario.training import Training
 from sim.workload.model import Model

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, Any
 
@@ -10,6 +9,7 @@ from pydantic import Field
 
 from sim import limits
 from sim.errors import InputError, Problem
+from sim.records import dataclass
 from sim.scenario.descriptions import Scenario
 from sim.scenario.draft import Draft, catch
 from sim.scenario.pools import pool_problem

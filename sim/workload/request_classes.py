@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
+from sim.records import dataclass
 from sim.workload.requests import Ints, Lengths, PromptBlocks, RequestClasses, Requests
 
 MOST_CLASSES = 64

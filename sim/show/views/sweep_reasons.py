@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
+
+from sim.records import dataclass
 
 _KINDS = (
     (r"needs? [\d.]+ .?B of the", "memory overflows"),

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
+from sim.records import dataclass
 from sim.schedule.collectives import KINDS
 from sim.show import style
 from sim.show.views.lanes import PARTS, Lanes, Span
