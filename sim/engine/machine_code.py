@@ -109,9 +109,9 @@ class MachineCode:
         """Symbol and object code, compiled by numba for such arguments; TypeError where numba would pass them otherwise."""
         import numba
 
-        made, typeof = self.jitted(), numba.typeof
-        made.compile(tuple(map(typeof, args)))
-        (compiled,) = (each for each in made.overloads.values())
+        made, given = self.jitted(), tuple(map(numba.typeof, args))
+        made.compile(given)
+        compiled = made.overloads[given]
         result, types = compiled.signature.return_type, compiled.signature.args
         if result != numba.int64:
             raise TypeError(f"{self.name} returns {result}")

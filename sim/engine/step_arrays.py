@@ -258,7 +258,7 @@ def _crossings(t: Templates) -> tuple[sharing.Crossings, Ints, npt.NDArray[np.in
         first=np.append(first, len(order)).astype(np.int32),
         flow=flow[order].astype(np.int32),
         entry=order.astype(np.int32),
-        asked=np.bincount(bundle, t.line * t.share[flow], len(first)),
+        asked=np.bincount(bundle, t.line * t.share[flow], len(first)).astype(np.float64),  # of nothing: int64
         leader=np.full(len(first), NONE, dtype=np.int32),
     )
     with np.errstate(divide="ignore"):

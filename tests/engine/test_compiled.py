@@ -110,6 +110,18 @@ def test_machine_code_is_made_once_and_then_runs_without_numba(
     assert summed_up(code_of(summed)) == EXPECTED
 
 
+def test_machine_code_is_made_for_every_sort_of_arguments(
+    codes: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Compilable, "compiled", None)
+    code = code_of(summed)
+    for num, kind in enumerate((np.float64, np.int64, np.float32), 1):
+        out = np.zeros((4, 2))[:, :1]
+        assert code(Sizes(1, np.arange(1, 5).astype(kind)), out) == 1 + 2 + 3
+        assert out[:, 0].tolist() == [0.0, 5.0, 6.0, 7.0]
+        assert len([*codes.iterdir()]) == num
+
+
 def test_machine_code_that_is_kept_is_run_and_none_is_made(codes: Path) -> None:
     function = Compilable(summed.plain, allocates=False)
     assert summed_up(function.kept) == EXPECTED

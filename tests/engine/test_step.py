@@ -17,8 +17,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import sim
+from sim.engine import machine_code, step_loop
 from sim.engine import step as step_engine
-from sim.engine import step_loop
 from sim.engine.step import run_step
 from sim.engine.step_arrays import laid_out
 from sim.engine.step_network import network_of
@@ -389,6 +389,21 @@ def test_arrays_of_every_step_are_laid_out_alike(step: StepPlan) -> None:
         arrays = [field for field in part if isinstance(field, np.ndarray)]
         assert arrays
         assert all(array.flags.c_contiguous for array in arrays)
+
+
+def test_a_step_without_collectives_is_no_other_type_to_numba(monkeypatch: pytest.MonkeyPatch) -> None:
+    types = set()
+
+    def loop(*args: Any) -> int:
+        types.add(machine_code._taken(args)[0])
+        return int(step_loop.run.plain(*args))
+
+    monkeypatch.setattr(step_engine, "_loop", lambda *_: loop)
+    for communicates in (False, True):
+        stages = [stage(1, 1, 1, layer=i, communicates=communicates) for i in range(3)]
+        times = {"collective_s": 0.3, "send_s": 0.1} if communicates else {}
+        run(plan("gpipe", 3, 5), stages, **times)
+    assert len(types) == 1
 
 
 PROGRAM = """
