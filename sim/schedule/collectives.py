@@ -33,8 +33,7 @@ from sim.schedule.record_sizes import bare_bytes, headed_bytes, tagged_bytes
 from sim.workload.traffic import DIRECTIONS, Routing, payload_bytes
 
 HEADERS = 4160 / 4096
-"""Line bytes per record byte between switches: 64 bytes of headers a 4,096-byte packet. On a NIC they are part of what
-the kernel achieves."""
+"""Line bytes per record byte between switches: headers of 64 bytes a 4,096-byte packet. What a kernel achieves has a NIC's in it."""
 
 
 @dataclass(frozen=True, slots=True)
