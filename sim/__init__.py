@@ -91,9 +91,19 @@ def run(
 def load_scenario(
     spec: str | Path | Mapping[str, Any] | BaseModel, settings: Sequence[str] | Mapping[str, Any] = ()
 ) -> dict[str, Any]:
-    """Read and check a scenario, run nothing: the document with every default written out, variants as what they change.
+    """Read and check a scenario without running it.
 
-    Parameters as of `run`, which takes the document back, changed or not.
+    Parameters
+    ----------
+    spec : path, shipped name, mapping or Scenario
+        As of `run`.
+    settings : sequence of str, or mapping
+        As of `run`.
+
+    Returns
+    -------
+    dict
+        The scenario with every default written out, variants as what they change; `run` takes it, changed or not.
 
     Raises
     ------
@@ -127,11 +137,14 @@ def _document(
 
 
 def sweep(spec: str | Path, *, jobs: int | None = None, folder: str | Path | None = None) -> Result:
-    """Run every point of a sweep and return its document.
+    """Run every point of a sweep and return its document; docs/sweeps.md describes it.
+
+    Points that cannot run are rows with the reason.
 
     Parameters
     ----------
     spec : path or shipped name
+        A sweep's YAML file.
     jobs : int [count]
         Processes on this machine; one a core by default.
     folder : path
@@ -161,11 +174,12 @@ def sweep(spec: str | Path, *, jobs: int | None = None, folder: str | Path | Non
 
 
 def ladder(spec: str | Path) -> Result:
-    """Run a ladder of design choices and return its document; docs/results.md describes it.
+    """Run a ladder of design choices and return its document; docs/ladders.md describes it.
 
     Parameters
     ----------
     spec : path or shipped name
+        A ladder's YAML file.
 
     Returns
     -------

@@ -24,7 +24,7 @@ def stage_activation_bytes(
     stage : Stage
     tokens : float [tokens]
         Of one GPU.
-    ranks_per_token : float
+    ranks_per_token : float [ranks]
         Rows that a rank receives per token it has.
     recipe : Recipe
 
@@ -56,7 +56,7 @@ def layer_activation_bytes_per_token(
     model : Model
     layer : Layer
         One of `model.layers`.
-    ranks_per_token : float
+    ranks_per_token : float [ranks]
         Rows that a rank receives per token it has.
     recipe : Recipe
 

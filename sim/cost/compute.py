@@ -95,7 +95,7 @@ def processor(
         SMs left for compute; all of them by default.
     sustained : bool
         Tensor launches run at the clock that the part holds under long load, not at that of a short benchmark.
-    hbm_share_fraction : float
+    hbm_share_fraction : float [0 to 1]
         Part of the HBM rate that communication leaves.
     generation : str
         Generation of GEMMs; a key of `GemmCurve.generations`.
@@ -205,7 +205,7 @@ def grouped_gemm_s(
         A name of `workload.formats.PRODUCTS`.
     layout : str
         "contiguous" pads each expert to 128 rows; "masked" computes only the tiles that hold rows, "dense" is one GEMM.
-    expected_rows : float, optional
+    expected_rows : float [rows], optional
         Rows an expert that the library plans for; the mean by default. It chooses the tile, `rows` count.
     gradient : str
         "input_gradient" for a product of the backward pass, whose sums a format may promote more often.

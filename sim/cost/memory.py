@@ -85,7 +85,7 @@ def memory(
         See `Peak`.
     tokens_per_microbatch : float [tokens]
         Of one data-parallel rank, before TP and CP share them.
-    ranks_per_token : float, optional
+    ranks_per_token : float [ranks], optional
         Mean number of EP ranks that a token goes to, and so the rows that a rank receives per token it has. Uniform routing
         without a group limit where left out, the most that a balanced gate can ask for.
     recipe : Recipe, optional
@@ -254,7 +254,7 @@ def buffer_bytes(
     layout : Layout
     tokens : float [tokens]
         Of one GPU and microbatch.
-    ranks_per_token : float
+    ranks_per_token : float [ranks]
         Rows that a rank receives per token it has.
     recipe : Recipe
     gpus_per_node : int [count]

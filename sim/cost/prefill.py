@@ -221,7 +221,7 @@ def prefill_experts(
     b : PrefillBatch
     rows : sequence of float, [num_local_experts]
         (token, expert) pairs of each expert.
-    received_tokens : float
+    received_tokens : float [tokens]
         Distinct tokens that came.
 
     Returns

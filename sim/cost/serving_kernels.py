@@ -311,7 +311,7 @@ def decode_experts(
         A name of `workload.formats.PRODUCTS`.
     rows : sequence of float, [num_local_experts]
         (token, expert) pairs of each expert; one that any token chose streams its weights.
-    expected_rows : float
+    expected_rows : float [rows]
         Mean rows an expert over all ranks, which the library plans for.
 
     Returns

@@ -36,7 +36,7 @@ def run_together(
         A `Collective` or a `GroupOperation` each.
     start_s : float
         Instant of the common start [s].
-    gather_fraction : float
+    gather_fraction : float [0 to 1]
         See `fluid`; 0 is exact.
 
     Returns
@@ -78,7 +78,7 @@ def run_flows(cluster: Cluster, flows: Flows, gather_fraction: float = 0.0) -> T
     cluster : Cluster
     flows : Flows
         Their party ranks are GPUs, or hosts.
-    gather_fraction : float
+    gather_fraction : float [0 to 1]
         See `fluid`; 0 is exact.
 
     Returns

@@ -120,7 +120,7 @@ def island(
     capacity : float, [num_resources] [bytes/s]
     now_s : float
         Instant that their release times count from [s].
-    gather_fraction : float
+    gather_fraction : float [0 to 1]
         As in the module docstring; 0 is exact.
     number : int
         Name of the batch.
@@ -245,7 +245,7 @@ def drained(flows: Flows, capacity: Floats, *, gather_fraction: float = 0.0) -> 
     ----------
     flows : Flows
     capacity : float, [num_resources] [bytes/s]
-    gather_fraction : float
+    gather_fraction : float [0 to 1]
         As in the module docstring; 0 is exact.
 
     Returns
