@@ -101,6 +101,7 @@ def footprint(
     experts_per_rank: int,
     num_physical_experts: int,
     layout: Layout,
+    shared_tp: int,
     stage: Stage,
     precision: Precision,
     context_tokens: float,
@@ -121,8 +122,10 @@ def footprint(
     experts_per_rank, num_physical_experts : int [count]
         Replicas on a GPU, and in the EP group, of one layer.
     layout : Layout
-        TP cuts attention, dense layers, shared experts, embedding and head; each of its ranks keeps the down-projections and
+        TP cuts attention, dense layers, embedding and head; each of its ranks keeps the down-projections and
         the latents (MLA), or key-value heads that it has to repeat, of the whole group. ETP cuts routed experts.
+    shared_tp : int [count]
+        Ranks that split the shared experts between them.
     stage : Stage
         Layers that the GPU holds; it keeps their cache for the requests of all PP stages.
     precision : Precision
@@ -174,7 +177,7 @@ def footprint(
     )
     return Footprint(
         routed_experts_bytes=experts_per_rank * count.expert * own_bytes["experts"] * moe / layout.etp,
-        shared_experts_bytes=sum(n * own.shared for own, _, n in held) * own_bytes["shared"] / tp,
+        shared_experts_bytes=sum(n * own.shared for own, _, n in held) * own_bytes["shared"] / shared_tp,
         attention_bytes=sum(
             n * _attention_bytes(own.attention, a, d, own_bytes["attention"], tp) for own, a, n in held
         ),

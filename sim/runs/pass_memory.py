@@ -37,6 +37,7 @@ def stage_memory(scenario: Scenario, work: Inference) -> list[Footprint]:
             experts_per_rank=physical // layout.ep,
             num_physical_experts=physical,
             layout=layout,
+            shared_tp=work.shared_tp,
             stage=stage,
             precision=work.formats,
             context_tokens=work.context_tokens,

@@ -187,7 +187,8 @@ def _prefill_parts(plan: PassPlan, p: Processor, layer: int) -> dict[str, Part]:
 
 def _reductions(plan: PassPlan, has_attention: bool) -> dict[str, int]:
     """Part -> reductions over a TP group: of attention's output, and of a feed-forward block's where the group splits it."""
-    split, own = plan.layout.reduces_experts(plan.model), int(has_attention)
+    split = plan.layout.reduces_experts(plan.model, shared_whole=plan.work.shared_tp == 1)
+    own = int(has_attention)
     return {"attention": own, "attention_1": own, "dense": 1 + own, "shared": int(split)}
 
 

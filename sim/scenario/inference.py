@@ -65,6 +65,9 @@ class DeployedSpec(WorkloadSpec):
     kv_dtype: CacheDtype | None = None
     fused_gate: bool = True
     """One launch from the gate's logits to the experts of a token; false: some thirty small ones, as in training."""
+    shared_experts: Literal["split", "whole"] = "split"
+    """Under TP: split by their width, and reduced like a dense block; whole: on every rank for its own tokens, nothing to reduce (SGLang
+    with DeepEP; vLLM with sequence-parallel experts)."""
     gemm_generation: str = "march_2025"
     reserve: Fraction = written("10 %")
     """Part of HBM that neither weights nor cache may use (assumed: driver, communicator, allocator, and `graphs`)."""
@@ -132,6 +135,11 @@ class Inference(Workload):
     apart: Disaggregated | None = (
         None  # the pools of attention and of experts, where these are not on the same GPUs
     )
+
+    @property
+    def shared_tp(self) -> int:
+        """Ranks that split the shared experts between them [count]."""
+        return 1 if self.spec.shared_experts == "whole" else self.layout.tp
 
     @property
     def parts(self) -> tuple[Scenario, ...]:

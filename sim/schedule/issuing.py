@@ -38,6 +38,8 @@ class Issuer:
     reads_counts: bool = False
     """The host reads the counts of a dispatch back, as kernels without slots for every token make it do."""
     pp: int = 1
+    splits_shared: bool = False
+    """TP splits the shared experts of a pass, and reduces what they return."""
     dense_before: tuple[int, ...] = ()
     """Layers without experts that a pass runs before each with experts."""
 
@@ -120,7 +122,7 @@ class Issuer:
             split = self.model.shared_width > 0
             shared: list[tuple[Issued | None, int]] = [(listed.shared_experts, int(split))]
             if name == "shared":
-                shared.append((listed.tensor_parallel, int(split and self.tp > 1)))
+                shared.append((listed.tensor_parallel, int(split and self.splits_shared)))
             rows = shared if name == "shared" else own if name == "experts" else [*own, *shared]
         before = self.dense_before[node.layer] if name in ("attention", "attention_0") else 0
         rows += [(row, before * (2 if name == "attention_0" else 1)) for row, times in dense if times]

@@ -74,12 +74,13 @@ class Layout:
         """
         return self.etp > 1 and (self.ep > 1 or self.etp != self.tp)
 
-    def reduces_experts(self, model: Model) -> bool:
-        """TP reduces what a block of experts returns: shared ones are split by TP, routed ones by an ETP that is TP.
+    def reduces_experts(self, model: Model, *, shared_whole: bool = False) -> bool:
+        """TP reduces what a block of experts returns: shared ones are split by TP unless whole, routed ones by an ETP that is TP.
 
         Without either the block takes and returns a rank's own part of the sequence (Megatron-LM, sequence parallelism).
         """
-        return model.shared_width > 0 or (self.etp > 1 and not self.gathers_experts)
+        split = model.shared_width > 0 and not shared_whole
+        return split or (self.etp > 1 and not self.gathers_experts)
 
     def _grids(self) -> tuple[dict[str, int], dict[str, int]]:
         """Dimensions of attention and of experts with their sizes, the slowest first."""

@@ -38,7 +38,7 @@ def held(model: Model, precision: ProductName = "bf16", **changes: Any) -> Any:
     tp = changes.pop("tp", 1)
     settings = {
         "experts_per_rank": model.num_experts, "num_physical_experts": model.num_experts, "precision": Precision.alike(precision),
-        "layout": Layout(pp=1, ep=1, tp=tp, dp=1), "stage": stages(model, 1)[0],
+        "layout": Layout(pp=1, ep=1, tp=tp, dp=1), "shared_tp": tp, "stage": stages(model, 1)[0],
         "context_tokens": 8192, "buffered_tokens_per_request": 0, "buffers_bytes": 0.0, "record_bytes": 0.0,
         "with_mtp": False, "capacity_bytes": 1e15, "reserve_fraction": 0.0, "graphs_bytes": 0.0, "gpu": "a GPU",
     }  # fmt: skip

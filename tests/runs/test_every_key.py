@@ -194,6 +194,9 @@ PASSES: dict[str, Change | tuple[Change, Change]] = {
     **{f"precision.weights.{part}": weights(part) for part in ("attention", "shared", "dense", "experts")},
     "kv_dtype": {"kv_dtype": "fp8"},
     "fused_gate": {"fused_gate": False},
+    "shared_experts": tuple(
+        {"model": "deepseek-v2-lite", "layout": {"ep": 16, "tp": 2}, "shared_experts": held} for held in ("split", "whole")
+    ),
     "gemm_generation": {"gemm_generation": "february_2025"},
     "reserve": {"reserve": "40 %"},
     "graphs": {"graphs": "20 GB"},

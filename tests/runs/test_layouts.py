@@ -284,6 +284,29 @@ def test_a_pool_of_serving_has_the_gpus_that_its_layout_makes() -> None:
     assert served["token_gap"]["p50_s"] == pytest.approx(alone, rel=0.02)
 
 
+def test_shared_experts_that_are_whole_are_held_by_every_rank_and_reduce_nothing() -> None:
+    """58 layers have one reduction less, of 32,768 tokens in BF16 at NCCL's three quarters of NVLink; every rank has their weights."""
+
+    def prefill(held: str) -> dict[str, Any]:
+        work = {
+            "kind": "prefill", "prompts_per_gpu": 1, "overlap": False, "gate": {"kind": "uniform", "sampling": "expected"},
+            "kernel": {"kind": "two_hop", "comm_sms": 24}, "shared_experts": held,
+        }  # fmt: skip
+        tree = {"cluster": {"hardware": "h800", "nodes": 4}, "model": "deepseek-v3", "layout": {"tp": 8}}
+        return run_document(Document({"name": "mine", **tree, "workload": work}, "test"))
+
+    split, whole = prefill("split"), prefill("whole")
+    weights = 58 * 3 * 7168 * 2048 * FP8_WEIGHT
+    assert whole["memory"][0]["shared experts"] == pytest.approx(weights)
+    assert split["memory"][0]["shared experts"] == pytest.approx(weights / 8)
+    all_reduce_s = 2 * 7 / 8 * 8 * 4096 * 7168 * 2 / (200e9 * 0.752)
+    less_s = split["where"]["reductions"] - whole["where"]["reductions"]
+    assert less_s == pytest.approx(58 * all_reduce_s, rel=0.02)  # but for fixed times
+    assert split["metrics"]["step_time_s"] - whole["metrics"]["step_time_s"] == pytest.approx(
+        less_s, rel=0.05
+    )
+
+
 def test_a_lone_request_lies_whole_on_one_tensor_parallel_group() -> None:
     """Latents of 131,072 tokens, 61 x 576 x 2 B each, are on every GPU of its group: 9.21 GB of 80, and eight times that of eight."""
     asked = {"context_tokens": 131072, "gate": {"kind": "uniform"}}

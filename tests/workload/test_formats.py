@@ -54,7 +54,7 @@ def test_a_token_of_v3_is_sent_in_as_many_bytes_as_counted_by_hand() -> None:
 def held(model: Model, precision: Precision) -> Any:
     return footprint(
         model, experts_per_rank=model.num_experts, num_physical_experts=model.num_experts,
-        layout=Layout(pp=1, ep=1, tp=1, dp=1), stage=stages(model, 1)[0], precision=precision, context_tokens=4096,
+        layout=Layout(pp=1, ep=1, tp=1, dp=1), shared_tp=1, stage=stages(model, 1)[0], precision=precision, context_tokens=4096,
         buffered_tokens_per_request=0, buffers_bytes=0.0, record_bytes=0.0, with_mtp=False, capacity_bytes=1e15,
         reserve_fraction=0.0, graphs_bytes=0.0, gpu="a GPU",
     )  # fmt: skip
