@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 _DECIMAL = {"": 1.0, "k": 1e3, "K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "P": 1e15, "E": 1e18}
 _BINARY = {"Ki": 2.0**10, "Mi": 2.0**20, "Gi": 2.0**30, "Ti": 2.0**40}
@@ -150,6 +150,18 @@ def figures(value: float, digits: int = 4) -> str:
     return f"{float(text):,.0f}" if "e+" in text and abs(value) < _WRITTEN_OUT else text
 
 
+def told_apart(values: Sequence[float], digits: int = 3) -> list[str]:
+    """Write unlike numbers to so many significant digits, or as many more as no two of them look alike with.
+
+    Examples
+    --------
+    >>> told_apart([0.5, 1.0]), told_apart([1.0012, 1.0014])
+    (['0.5', '1'], ['1.0012', '1.0014'])
+    """
+    texts = [figures(value, digits) for value in values]
+    return texts if len(set(texts)) == len(texts) or digits > 15 else told_apart(values, digits + 1)
+
+
 _LEAST_S = 1e-12
 
 
@@ -160,8 +172,8 @@ def show(value: float, dimension: str, digits: int = 4) -> str:
 
     Examples
     --------
-    >>> show(5e10, "bytes/s"), show(3.2e-6, "s"), show(-3.6e-15, "s")
-    ('50 GB/s', '3.2 us', '0 s')
+    >>> show(5e10, "bytes/s"), show(3.2e-6, "s"), show(-3.6e-15, "s"), show(5446000, "$"), show(12634.2, "$")
+    ('50 GB/s', '3.2 us', '0 s', '5.446 M$', '12,634 $')
     """
     if dimension == "s":
         for factor, unit in ((1.0, "s"), (1e-3, "ms"), (1e-6, "us")):
@@ -176,6 +188,8 @@ def show(value: float, dimension: str, digits: int = 4) -> str:
         return f"{figures(value, digits)} mm2"
     if dimension == "usd/gpu-hour":
         return f"{figures(value, digits)} $/GPU-hour"
+    if dimension == "$" and abs(value) < 1e6:
+        return f"{value:,.0f} $" if abs(value) >= 1000 else f"{figures(value, digits)} $"
     unit = {"bytes": "B", "bytes/s": "B/s", "flop/s": "FLOP/s", "count": ""}.get(dimension, dimension)
     for factor, prefix in _STEPS:
         if abs(value) >= factor and not (dimension == "count" and factor < 1e6):

@@ -22,7 +22,7 @@ from sim.show.plots import kinds as plots
 from sim.show.tables import console as tables
 from sim.show.tables import sweep as sweep_grids
 from sim.show.tables.progress import SweepBar
-from sim.show.views.labels import axis_label, metric_cell, values_text
+from sim.show.views.labels import axis_label, metric_cell, value_label, values_text
 from sim.show.views.sweep import Runs, sweep_view
 from sim.show.words import sweep as sweep_words
 from sweeping import EXCHANGE, run, sweep_of
@@ -298,7 +298,7 @@ def test_of_many_conditions_and_choices_each_choice_has_rows_of_its_own(tmp_path
     assert grid.breaks == {5}
     for choice, tokens, best, *least in grid.rows:
         axis = {"comm SMs": "workload.kernel.comm_sms", "NVLink": BANDWIDTH}[choice]
-        here = [p for p in found["points"] if str(p["values"]["workload.tokens_per_rank"]) == tokens]
+        here = [p for p in found["points"] if f"{p['values']['workload.tokens_per_rank']:,}" == tokens]
         top = min(p["metrics"]["dispatch"]["time_s"] for p in here)
         assert best == metric_cell("dispatch.time_s", top)
         for value, times in zip(least, (1.01, 1.05, 1.25), strict=True):
@@ -358,7 +358,7 @@ def test_a_row_of_a_map_that_is_a_condition_has_a_best_of_its_own(crowded: dict[
     """Of 65,536 tokens a rank nothing is as fast as of 64; what is compared is how fast either could be."""
     figure = plots.figure("map", crowded)
     maps = [trace for trace in figure.data if trace.type == "heatmap"]
-    assert [list(trace.y) for trace in maps] == [["64", "128", "65536"]] * 2
+    assert [list(trace.y) for trace in maps] == [["64", "128", "65,536"]] * 2
     assert [min(row) for trace in maps for row in trace.z] == pytest.approx([0.0] * 6, abs=1e-8)
     times = [point.times_best for point in sweep_view(crowded).points]
     assert figure.layout.meta["title"].endswith(
@@ -671,3 +671,13 @@ def test_names_of_a_parallel_plot_have_room_from_the_first_to_the_last(lengthy: 
         assert 7.2 * (len(one) + len(other)) / 2 < step
     assert -left * step > 7.2 * len(names[0]) / 2
     assert (right - len(names) + 1) * step > 7.2 * len(names[-1]) / 2
+
+
+def test_thousands_of_a_value_stand_apart_and_ticks_differ() -> None:
+    """Neither a name, nor a quantity, nor a number of three digits changes; ticks have as many digits as tell them apart."""
+    assert [value_label(value) for value in (131072, "131072", 512, "dualpipe", "1000 GB/s", 0.25, "0123")] == [
+        "131,072", "131,072", "512", "dualpipe", "1000 GB/s", "0.25", "0123"
+    ]  # fmt: skip
+    assert value_label({"ep": 4096}) == "ep 4,096"
+    assert units.told_apart([0.0001, 0.0002, 0.00025]) == ["0.0001", "0.0002", "0.00025"]
+    assert units.told_apart([20.001, 20.002]) == ["20.001", "20.002"]

@@ -114,8 +114,8 @@ def test_costs_say_at_which_price_and_whose_it_is(steps: dict[str, Any]) -> None
         del one["scenario"]["workload"]["run"]["price"]
     own["variants"]["h100"]["metrics"]["run_cost_usd"] *= 1.5
     said = finding(own)[0]
-    assert "$ in h800 at 2 $," in said
-    assert "$ in h100 at 3 $," in said
+    assert "$ in h800 at 2 $/GPU-hour," in said
+    assert "$ in h100 at 3 $/GPU-hour," in said
     assert said.endswith(", each at its profile's price of a GPU-hour.")
 
 

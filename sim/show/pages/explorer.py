@@ -14,7 +14,7 @@ from sim.metrics import dimension_of, more_is_better
 from sim.records import dataclass
 from sim.show import style
 from sim.show.pages import page
-from sim.show.views.labels import axis_label
+from sim.show.views.labels import axis_label, value_label
 from sim.show.views.ladder_changes import LadderMetric
 from sim.show.views.names import LABEL, binds, capital, hardware_name
 
@@ -54,6 +54,7 @@ def explorer_html(cube: Mapping[str, Any], *, is_live: bool = False) -> str:
     )
     data = {
         **cube,
+        "axes": [{**axis, "words": list(map(value_label, axis["values"]))} for axis in cube["axes"]],
         "live": is_live,
         "labels": [slider.label for slider in sliders],
         "compared": {

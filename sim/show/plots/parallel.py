@@ -17,7 +17,7 @@ from sim.show.canvas import Canvas
 from sim.show.plots.axis import axis_title, reading_unit
 from sim.show.plots.map import ranked_points
 from sim.show.views.sweep import AxisView, PointView, SweepView
-from sim.units import figures
+from sim.units import told_apart
 
 _LINES = 2_000  # the rest of the ranking is left out
 _METRICS = 3  # uprights behind the axes
@@ -131,6 +131,7 @@ def _metric_upright(name: str, points: Sequence[PointView]) -> _Upright:
     values = [point.metric(name) or 0.0 for point in points]
     low, high = min(values), max(values)
     scale, unit = reading_unit(dimension_of(name), max(map(abs, values)))
-    texts = [(y, f"{figures((low + y * (high - low)) / scale, 3)}") for y in (0.0, 0.25, 0.5, 0.75, 1.0)]
+    heights = (0.0, 0.25, 0.5, 0.75, 1.0) if high > low else (0.0,)
+    texts = list(zip(heights, told_apart([(low + y * (high - low)) / scale for y in heights]), strict=True))
     places = [(value - low) / (high - low or 1.0) for value in values]
     return _Upright(axis_title(label(name), unit), places, texts)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from sim.show.grid import Cell, Grid, ratio_cell, share_cell, time_cell
 from sim.show.views.training import StepView
-from sim.show.words.whole_run import LOST, count, energy, owner, span
+from sim.show.words.whole_run import LOST, count, energy, money, owner, span
 
 
 def cost(steps: Sequence[StepView]) -> Grid:
@@ -24,7 +24,7 @@ def cost(steps: Sequence[StepView]) -> Grid:
                 f"{run.run_days:,.1f}",
                 count(run.run_gpu_hours),
                 f"{run.usd_per_gpu_hour:.4g} $" if priced else "-",
-                f"{count(run.run_cost_usd)} $" if priced else "-",
+                money(run.run_cost_usd),
                 energy(run.run_energy_kwh),
                 _between(run.run_energy_low_kwh, run.run_energy_high_kwh),
                 ratio_cell(compared if len(runs) > 1 else None),
@@ -75,7 +75,7 @@ def phases(steps: Sequence[StepView]) -> Grid:
                     or "given",
                     time_cell(phase.step_time_s),
                     count(phase.gpu_hours),
-                    "-" if phase.cost_usd is None else f"{count(phase.cost_usd)} $",
+                    money(phase.cost_usd),
                     energy(phase.energy_kwh),
                 )
             )

@@ -28,10 +28,11 @@ def axis_label(name: str) -> str:
 
 
 def value_label(value: Any) -> str:
-    """Return a value of an axis as text."""
+    """Return a value of an axis as text, thousands apart: `131072` -> `131,072`."""
     if isinstance(value, Mapping):
-        return ", ".join(f"{key} {part}" for key, part in value.items())
-    return str(value)
+        return ", ".join(f"{key} {value_label(part)}" for key, part in value.items())
+    text = str(value)
+    return f"{int(text):,}" if re.fullmatch(r"[1-9]\d{3,}", text) else text
 
 
 def values_text(values: Mapping[str, Any], axes: Iterable[str]) -> str:

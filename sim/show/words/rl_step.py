@@ -34,7 +34,7 @@ def finding(runs: RunsView) -> list[str]:
 def _time(run: RlView, several: bool) -> str:
     most = max(run.stages_s, key=lambda name: run.stages_s[name])
     share = run.stages_s[most] / sum(run.stages_s.values())
-    cost = "" if run.step_cost_usd is None else f" and costs ${run.step_cost_usd:,.2f}"
+    cost = "" if run.step_cost_usd is None else f" and costs {show(run.step_cost_usd, '$')}"
     begin = f"{run.name}: an iteration" if several else "An iteration"
     return (
         f"{begin} takes {show(run.step_time_s, 's', 4)}{cost}; {share:.0%} of its stages' time is "
@@ -47,7 +47,9 @@ def _others(shown: Sequence[RlView]) -> list[str]:
     for run in shown[1:3]:
         cost = ""
         if run.step_cost_usd and base.step_cost_usd:
-            cost = f" at {run.step_cost_usd / base.step_cost_usd:.2f}x the cost, ${run.step_cost_usd:,.2f}"
+            cost = (
+                f" at {run.step_cost_usd / base.step_cost_usd:.2f}x the cost, {show(run.step_cost_usd, '$')}"
+            )
         took = f"{run.name} takes {run.step_time_s / base.step_time_s:.2f}x as long{cost}"
         sentences.append(f"{took}{_late(run)}.")
     return sentences

@@ -16,7 +16,7 @@ from sim.units import show
 def cost(run: WholeRun) -> str:
     """Say what a whole run of one step takes."""
     what = f"The run of {run.tokens} tokens" if run.tokens else "The whole run"
-    cost_usd = "" if run.run_cost_usd is None else f", {count(run.run_cost_usd)} $ at {price(run)}"
+    cost_usd = "" if run.run_cost_usd is None else f", {money(run.run_cost_usd)} at {price(run)}"
     return (
         f"{what} takes {run.run_days:,.1f} days, {count(run.run_gpu_hours)} GPU-hours{cost_usd}{_used(run)}."
     )
@@ -80,7 +80,7 @@ def costs(steps: Sequence[StepView]) -> list[str]:
     prices = list(dict.fromkeys(map(price, priced.values())))
     same = len(prices) == 1
     amounts = [
-        f"{count(run.run_cost_usd)} $ in {name}{'' if same else f' at {_own_price(run)}'}"
+        f"{money(run.run_cost_usd)} in {name}{'' if same else f' at {_own_price(run)}'}"
         for name, run in priced.items()
     ]
     owned = "" if all(run.price for run in priced.values()) else ", each at its profile's price of a GPU-hour"
@@ -97,20 +97,20 @@ def _saved(priced: Mapping[str, WholeRun]) -> list[str]:
     cost_usd, other, own = max(dear, key=lambda row: row[0])
     if own.run_energy_kwh is None or first.run_energy_kwh is None or cost_usd <= (first.run_cost_usd or 0.0):
         return []
-    money = cost_usd - (first.run_cost_usd or 0.0)
+    saved = cost_usd - (first.run_cost_usd or 0.0)
     return [
-        f"{name} saves {count(money)} $ and {energy(own.run_energy_kwh - first.run_energy_kwh)} against {other}."
+        f"{name} saves {money(saved)} and {energy(own.run_energy_kwh - first.run_energy_kwh)} against {other}."
     ]
 
 
 def price(run: WholeRun) -> str:
     """`2 $/GPU-hour (the scenario's)`."""
-    return f"{run.usd_per_gpu_hour:.4g} $/GPU-hour ({owner(run)})"
+    return f"{show(run.usd_per_gpu_hour, 'usd/gpu-hour')} ({owner(run)})"
 
 
 def _own_price(run: WholeRun) -> str:
     """The price of a GPU-hour, with its owner where that is the scenario."""
-    return price(run) if run.price else f"{run.usd_per_gpu_hour:.4g} $"
+    return price(run) if run.price else show(run.usd_per_gpu_hour, "usd/gpu-hour")
 
 
 def owner(run: WholeRun) -> str:
@@ -133,6 +133,11 @@ def span(time_s: float | None) -> Cell:
 def count(value: float | None) -> Cell:
     """A large number, in M or G from a million on."""
     return "-" if value is None else f"{value:,.0f}" if value < 1e6 else padded(show(value, "count"))
+
+
+def money(usd: float | None) -> Cell:
+    """An amount of money, in M$ from a million on."""
+    return "-" if usd is None else padded(show(usd, "$")) if usd >= 1e6 else show(usd, "$")
 
 
 def energy(kwh: float | None) -> Cell:

@@ -67,7 +67,7 @@ function say(now) {
   if (before && before.axis !== null) {
     const axis = before.axis, kind = [before.state, state].some(isPreview) ? "preview" : "exact";
     const [was] = points(before.state, kind) || [null], [ours] = points(state, kind);
-    const start = `${CUBE.labels[axis]} from ${AXES[axis].values[before.state[axis]]} to ${AXES[axis].values[state[axis]]}`;
+    const start = `${CUBE.labels[axis]} from ${AXES[axis].words[before.state[axis]]} to ${AXES[axis].words[state[axis]]}`;
     const earlier = takes(was), other = takes(ours);
     if (other === null) words.push(`${start}: it cannot be, ${ours.reason}.`);
     else if (earlier === null) words.push(`${start}: it runs${binding(ours) ? `, and ${binding(ours)}` : ""}.`);
@@ -180,7 +180,7 @@ function curve() {
   svg.replaceChildren();
   svg.setAttribute("viewBox", `0 0 ${wide} 260`);
   const left = LEFT, right = wide - RIGHT, floor = 214, ceiling = 14;
-  const highest = most(rows.filter(Boolean).flatMap(row => row.map(total)));
+  const found = most(rows.filter(Boolean).flatMap(row => row.map(total))), highest = found > 1e-30 ? found : 1; // all may be 0
   const scale = 10 ** Math.floor(Math.log10(highest / 4));
   const step = scale * [1, 2, 2.5, 5, 10].find(part => scale * part >= highest / 4.5);
   const top = step * Math.ceil(1.02 * highest / step);
@@ -193,7 +193,7 @@ function curve() {
     svg.append(label);
   }
   const every = Math.ceil(axis.values.length * 48 / (right - left));
-  axis.values.forEach((value, place) => {
+  axis.words.forEach((value, place) => {
     if (place % every) return;
     const label = shape("text", {x: x(place), y: floor + 18, "text-anchor": "middle"});
     label.textContent = value.replace(/ [A-Za-z]*\/?s$/, "");
@@ -269,8 +269,8 @@ function show() {
   const now = points(state);
   AXES.forEach((axis, i) => {
     $(`axis-${i}`).value = state[i];
-    $(`axis-${i}`).setAttribute("aria-valuetext", axis.values[state[i]]);
-    $(`value-${i}`).textContent = axis.values[state[i]];
+    $(`axis-${i}`).setAttribute("aria-valuetext", axis.words[state[i]]);
+    $(`value-${i}`).textContent = axis.words[state[i]];
   });
   $("wait").textContent = isPreview(state) ? `${PREVIEW}${last("exact")}.` : "";
   document.querySelector(".explorer").classList.toggle("preview", isPreview(state));
