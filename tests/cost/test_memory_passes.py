@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from sim.cost.launches import RankBatch
+from sim.cost.launches import RankBatch, quantise
 from sim.cost.layers import layer_phases
 from sim.workload.model import load_model
 
@@ -97,3 +97,14 @@ def test_what_a_fused_launch_writes_is_cast_where_the_product_after_it_can_read_
     for precision, training, inference in (("bf16", 2, 2), ("fp8", FP8, FP8), ("mxfp8", 2, MX)):
         widths = [RankBatch(1, 8, precision=precision, forward_only=one).record for one in (False, True)]  # type: ignore[arg-type]
         assert widths == pytest.approx([training, inference])
+
+
+@pytest.mark.parametrize(("precision", "element"), [("mxfp8", MX), ("fp8_tensorwise", 1.0)])
+def test_without_a_backward_one_pass_casts_rows_that_no_launch_before_it_wrote(
+    precision: Any, element: float
+) -> None:
+    batch = RankBatch(2, TOKENS, precision=precision, forward_only=True)
+    assert [op.moved_bytes for op in quantise(batch, D)] == [2 * TOKENS * D * (BF16 + element)]
+    assert [op.moved_bytes for op in quantise(batch, D, 100.0)] == [100 * D * (BF16 + element)]
+    assert quantise(batch, D, fused=True) == []
+    assert quantise(RankBatch(2, TOKENS, precision="bf16", forward_only=True), D) == []
