@@ -78,7 +78,8 @@ class TrainingSpec(WorkloadSpec):
     dispatch_dtype: DispatchDtype = "fp8"
     combine_dtype: CombineDtype = "bf16"
     precision: PrecisionKey = None
-    """Number formats of the layers' GEMMs, left out FP8 where the GPU has it; heads and gates are BF16."""
+    """Number formats of the layers' GEMMs, left out FP8 where the GPU has it; heads and gates are BF16. nvfp4, int8
+    and w4a8 are of inference alone."""
     compute: Literal["modelled", "measured"] = "modelled"
     profile: str | None = None
     """A measured compute profile, with `compute: measured`."""
