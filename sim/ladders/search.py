@@ -14,12 +14,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import field
+from dataclasses import field, replace
 from typing import Any
 
 from sim import documents, limits
 from sim.documents import Document
 from sim.errors import InfeasibleError, InputError, Mark
+from sim.ladders import binding as bindings
 from sim.ladders.designs import Designs, cost_of
 from sim.ladders.spec import Ladder, SearchSpec, parts
 from sim.metrics import more_is_better
@@ -54,7 +55,8 @@ class Spaces:
 class Reached:
     """A design that ran: its values by axis, what it took (less is better), its metric, and what held it.
 
-    That is the class of resource that bound a collective, of a step or pass the part of it in which communication shows.
+    That is the class of resource that bound a collective. Of a step or pass it is the one with the largest of its `shares`, the parts of
+    the time that go with the rate of each; there is also the part in which communication shows.
     """
 
     number: int
@@ -63,11 +65,13 @@ class Reached:
     metric: float
     binding: str | None
     exposed_fraction: float | None
+    shares: Mapping[str, float] = field(default_factory=dict)
 
     def entry(self) -> dict[str, Any]:
         """Return it as a document holds it."""
         words = ", ".join(f"{key}={value}" for key, value in self.values.items())
-        held = {"binding": self.binding, "exposed_fraction": self.exposed_fraction}
+        binding = self.binding or max(self.shares, key=lambda name: self.shares[name], default=None)
+        held = {"binding": binding, "exposed_fraction": self.exposed_fraction, "shares": dict(self.shares)}
         return {"design": words, "values": dict(self.values), "metric": self.metric, **held}
 
 
@@ -215,6 +219,20 @@ class _Rows:
         )
         return Reached(number, space.space.values(number), cost_of(metric, more), metric, binding, shows)
 
+    def bound(self, space: Sweep, on: str, design: Reached | None) -> Reached | None:
+        """Return a design with the shares of resources in its time, where it is a step or a pass."""
+        if design is None or design.binding is not None or design.exposed_fraction is None:
+            return design
+        document, words = space.document(design.number), design.entry()["design"]
+        shares = {}
+        for name, changed in bindings.faster(document):
+            quicker = self.reached(
+                space, design.number, self.row(space, changed, f"{on}, {words}, faster {name}")
+            )
+            if isinstance(quicker, Reached):
+                shares[name] = bindings.share(design.cost, quicker.cost)
+        return replace(design, shares=shares)
+
 
 def _ran(rows: _Rows, space: Sweep, on: str) -> Iterator[Reached]:
     """Yield every design of a space that ran and comes within `NEAR` of the best; others may be among them."""
@@ -260,6 +278,7 @@ def run(ladder: Ladder, planned: Spaces, designs: Designs) -> dict[str, Any]:
         number = space.space.numbers()[0]
         reason = rows.reached(space, number, rows.row(space, space.document(number), spec.reference))
         raise InfeasibleError(f"no design of the search runs on {spec.reference}; the first one: {reason}")
+    best = {key: rows.bound(planned.spaces[key], key[0], design) for key, design in best.items()}
     near = [design for design in ran[spec.reference, FREE] if design.cost <= first.cost * (1 + NEAR)]
     return {
         "reference": spec.reference,
@@ -269,7 +288,7 @@ def run(ladder: Ladder, planned: Spaces, designs: Designs) -> dict[str, Any]:
         "hold": {name: dict(setting) for name, setting in spec.hold.items()},
         "num_designs": len(planned.spaces[spec.reference, FREE].space),
         "near_fraction": NEAR,
-        "best": first.entry(),
+        "best": _entry(best[spec.reference, FREE]),
         "machines": {
             on: _machine(rows, planned, on, best, first, near) for on in machines(spec) if on != spec.reference
         },

@@ -169,6 +169,36 @@ def test_what_binds_the_best_designs_is_what_binds_them_by_themselves(document: 
     )
 
 
+def test_what_binds_a_pass_is_what_most_of_its_time_goes_with() -> None:
+    """Under TP8 its reductions, bytes over NVLink, stand in the time alone; with the best design NVLink is hidden, and compute is not."""
+    text = """\
+name: bound
+base: v3-prefill-ep32
+set: {workload.shared_experts: whole, workload.kernel.comm_sms: 12}
+search:
+  reference: h100
+  machines: [h800]
+  axes: {layout.tp: [1, 8]}
+  objective: tokens_per_s_per_gpu
+  hold: {tp8: {layout.tp: 8}}
+"""
+    document = run(text)
+    machine = document["search"]["machines"]["h800"]
+    free, held = machine["best"], machine["held"]["tp8"]["best"]
+    assert (free["binding"], held["binding"]) == ("compute", "scale_up")
+    asked = {"layout.tp": 8, "workload.shared_experts": "whole", "workload.kernel.comm_sms": 12}
+    alone = sim.run("v3-prefill-ep32", asked)
+    reduced = alone["where"]["reductions"] / alone["metrics"]["step_time_s"]
+    assert held["shares"]["scale_up"] == pytest.approx(reduced, rel=0.05)
+    assert free["shares"]["scale_up"] < 0.01
+    for best in (free, held, document["search"]["best"]):
+        assert (
+            0.5 < sum(best["shares"].values()) <= 1.02
+        )  # the rest is fixed times, and clocks of attention's softmax
+    said = " ".join(words.finding(ladder_view(document)))
+    assert "What binds is NVLink (44 %) on H800 and compute (43 %) on H100" in said
+
+
 def test_a_rate_is_compared_by_its_reciprocal() -> None:
     rate = {"objective": "dispatch.logical_nvlink_bytes_per_s", "axes": {"workload.tokens_per_rank": [1024]}}
     search = ran(machines=["slow"], **rate)["search"]
@@ -339,18 +369,21 @@ def test_gaps_are_the_same_to_half_a_point_whatever_is_drawn(name: str, tmp_path
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["restriction-prefill-16", "restriction-prefill-32"])
-def test_a_second_all_reduce_a_layer_is_what_split_shared_experts_cost_under_tp8(name: str) -> None:
-    """Times of NVLink go as 450 to 200: what either choice takes longer on the H800 is 5/4 of its reductions on the H100."""
-    machine = shared.ladder(name)["search"]["machines"]["h800"]
-    whole, split = machine["held"]["tp8"], machine["held"]["tp8-and-split-shared-experts"]
+def test_a_second_all_reduce_a_layer_is_what_split_shared_experts_cost_under_tp8(
+    name: str, tmp_path: Path
+) -> None:
+    """What it adds to the time goes as NVLink, 450 to 200, but for all-to-alls that show less next to it."""
+    tree = documents.load(documents.data_folder("scenarios") / "ladders" / f"{name}.yaml").tree
+    tree["set"]["workload.shared_experts"] = "split"
+    (tmp_path / "split.yaml").write_text(documents.dumps(tree))
+    whole, split = (
+        found["search"]["machines"]["h800"]["held"]["tp8"]
+        for found in (shared.ladder(name), sim.ladder(str(tmp_path / "split.yaml")))
+    )
     assert split["gap_fraction"] > whole["gap_fraction"] + 0.10
     assert split["costs_reference_fraction"] > whole["costs_reference_fraction"] + 0.20
-    for best in ("best", "reference_best"):
-        assert split[best]["values"] == whole[best]["values"]
     more = {on: 1 / split[on]["metric"] - 1 / whole[on]["metric"] for on in ("best", "reference_best")}
-    assert more["best"] / more["reference_best"] == pytest.approx(
-        450 / 200, rel=0.06
-    )  # but for all-to-alls that show less
+    assert more["best"] / more["reference_best"] == pytest.approx(450 / 200, rel=0.06)
 
 
 def searched_gaps(document: Any) -> dict[str, float]:

@@ -19,7 +19,8 @@ LABEL = {
 }
 """Resource classes as a reader calls them, in the order in which they are drawn."""
 
-_NAMES = ("scale_up", "pcie", "hbm", "compute")  # classes called by a name, without an article
+NAMES = ("scale_up", "pcie", "hbm", "compute")
+"""Resource classes called by a name, without an article."""
 
 
 def binds(binding: str) -> str:
@@ -27,7 +28,7 @@ def binds(binding: str) -> str:
     if binding == "latency":
         return "latency decides, no link on its path stays full"
     verb = "bind" if binding == "copy_sms" else "binds"
-    return f"{'' if binding in _NAMES else 'the '}{label(binding)} {verb}"
+    return f"{'' if binding in NAMES else 'the '}{label(binding)} {verb}"
 
 
 def label(name: str) -> str:

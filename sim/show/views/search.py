@@ -15,13 +15,15 @@ from sim.show.views.record import record
 class Best:
     """A best design: its values in words, its metric, what bound it, and the part of it in which communication shows [fraction].
 
-    The last two are None where that is not known.
+    The last two are None where that is not known. `shares` are the parts of a step or pass that go with the rate of each resource
+    [fraction], {} of a collective.
     """
 
     words: str
     metric: float
     binding: str | None
     exposed_fraction: float | None
+    shares: Mapping[str, float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +82,12 @@ def search_view(entry: Mapping[str, Any], labels: Mapping[str, str]) -> DesignSe
     metric = LadderMetric(entry["objective"]["name"], entry["objective"]["more_is_better"])
 
     def best(design: Mapping[str, Any] | None) -> Best | None:
-        known = {"binding": None, "exposed_fraction": None, **(design or {})}  # older documents lack them
+        known = {
+            "binding": None,
+            "exposed_fraction": None,
+            "shares": {},
+            **(design or {}),
+        }  # older documents lack them
         return record(Best, known, words=held_text(design["values"])) if design else None
 
     def searched(name: str, machine: Mapping[str, Any]) -> Searched:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from sim.show.views.ladder_changes import NONE
-from sim.show.views.names import binds, joined
-from sim.show.views.search import DesignSearch, HeldChoice, Searched
+from sim.show.views.names import NAMES, binds, joined, label
+from sim.show.views.search import Best, DesignSearch, HeldChoice, Searched
 
 
 def sentences(search: DesignSearch) -> list[str]:
@@ -58,7 +58,12 @@ def _binds(search: DesignSearch, machine: Searched, held: HeldChoice) -> Iterato
     mine, other, free, free_other = held.best, held.reference_best, machine.best, search.best
     if mine is None or other is None or free is None:
         return
-    if mine.binding and other.binding:
+    if mine.shares and other.shares and free.shares and free_other.shares:
+        yield (
+            f"What binds is {_most(mine)} on {ours} and {_most(other)} on {theirs}, by how much of the time goes with its rate; with "
+            f"the best design for each, {_most(free)} and {_most(free_other)}."
+        )
+    elif mine.binding and other.binding:
         same = mine.binding == other.binding
         yield f"Then {f'{binds(mine.binding)} on both' if same else f'{binds(mine.binding)} on {ours}, {binds(other.binding)} on {theirs}'}."
     parts = [design.exposed_fraction for design in (mine, other, free, free_other)]
@@ -68,6 +73,12 @@ def _binds(search: DesignSearch, machine: Searched, held: HeldChoice) -> Iterato
             f"Then {shown[0]} of the time on {ours} is communication that shows, and {shown[1]} on {theirs}; with the best design "
             f"for each, {shown[2]} and {shown[3]}."
         )
+
+
+def _most(design: Best) -> str:
+    """Return the resource with whose rate most of a time goes, and that part: `NVLink (44 %)`."""
+    name = max(design.shares, key=lambda name: design.shares[name])
+    return f"{'' if name in NAMES else 'the '}{label(name)} ({100 * design.shares[name]:.0f} %)"
 
 
 def _much(search: DesignSearch, held: HeldChoice) -> str:
