@@ -335,6 +335,20 @@ def test_every_key_of_a_result_is_explained() -> None:
         assert f"`{key}`" in text
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name",
+    ["v3-training-h800", "v3-prefill-ep32", "serving-example", "serving-beside-training", "flows-example"],
+)
+def test_every_key_of_every_kind_of_result_is_explained(name: str) -> None:
+    import shared
+
+    text = RESULTS.read_text(encoding="utf-8").partition("<!-- metrics -->")[0]
+    document = shared.scenario(name)
+    for result in (document, *document.get("variants", {}).values()):
+        assert [key for key in result if f"`{key}`" not in text] == []
+
+
 @pytest.mark.parametrize("kind", ["gate", "kernel", "fabric"])
 def test_every_kind_a_scenario_may_name_is_named(kind: str) -> None:
     schema = json.dumps(_schema())
