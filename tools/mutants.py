@@ -58,6 +58,7 @@ EQUIVALENT: dict[tuple[str, str, str, str], str] = {
     ("sim/workload/huggingface", "_Configuration.number", "1", "2"): "stands for a number that is a problem, which ends the reading",
     ("sim/workload/expectation", "_splits", "1", "2"): "ways of which there are none, or that take too many and are left out",
     ("sim/runs/service_faults", "", "2048", "2049"): "tokens of any number cross the same links",
+    ("sim/engine/step_templates", "can_fill", "num * num <= _DENSE_PAIRS * len(led)", ""): "which of two ways with equal results runs",
     ("sim/cost/serving_kernels", "mtp_join",
      "work.part(work.streaming(p, 'norms of the join', rows * d * 3 * BF16, count=2), "
      "work.gemm(p, 'join', rows, d, 2 * d, precision))", ""): "launches of a part, in another order",

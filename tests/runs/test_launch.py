@@ -44,6 +44,13 @@ def test_flops_and_bytes_are_those_counted_by_hand(tmp_path: Path) -> None:
         tmp_path, "op: attention, m: 1000, n: 128, k: 128, heads: 8, sequences: 2, context_tokens: 4000"
     )
     assert later["flops"] / attention["flops"] == pytest.approx((3000 + 500) / 500)
+    # A query of each of 64 heads against 4,096 keys and values of eight, of 64 sequences, in BF16.
+    decode = launch(
+        tmp_path,
+        "op: attention, m: 1, n: 128, k: 128, heads: 64, kv_heads: 8, sequences: 64, context_tokens: 4096, direction: decode",
+    )
+    assert decode["flops"] == 64 * 64 * (2 * 2 * 128) * 4096
+    assert decode["bytes"] == pytest.approx(64 * 8 * 4096 * 2 * 128 * 2, rel=0.01)
 
 
 @pytest.mark.parametrize("hardware", list_hardware())

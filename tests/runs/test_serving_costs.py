@@ -123,6 +123,18 @@ def test_a_pass_of_two_tokens_costs_what_prefill_says() -> None:
     assert abs(prefill_error(PassSurface(*instance("prefill"), 16_384), 0, 1, 2, 0)) <= 0.001
 
 
+def test_points_between_which_a_pass_is_read_rise_by_no_more_than_a_factor_of_two() -> None:
+    for way in PassSurface(*instance("prefill"), 16_384).ways:
+        for points in (way.tokens, way.shares):
+            steps = np.diff(np.log2(points))
+            assert (steps > 0).all()
+            assert (steps <= 1).all()
+        assert (way.shares[0], way.shares[-1]) == (
+            1 / 32,
+            1.0,
+        )
+
+
 def test_the_attention_of_a_pass_is_that_of_its_chunks_and_of_its_running_requests() -> None:
     own = PassSurface(*instance("prefill"), 16_384).ways[0]
     ran, context = np.full(32, 4), np.full(32, 4.0 * 5000)
