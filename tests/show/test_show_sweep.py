@@ -589,7 +589,7 @@ def test_check_and_schema_know_sweeps(moesim: Any, tmp_path: Path) -> None:
     assert "axes" in moesim("schema", "sweep").json["properties"]
     bad = moesim("check", write(tmp_path, axes={"layout.epp": [1]}))
     assert bad.code == 2
-    assert "did you mean pp?" in bad.err
+    assert "did you mean ep?" in bad.err
 
 
 def test_a_sweep_of_which_nothing_can_run_is_infeasible_and_written_all_the_same(
