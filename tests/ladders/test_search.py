@@ -388,7 +388,7 @@ def test_a_second_all_reduce_a_layer_is_what_split_shared_experts_cost_under_tp8
 
 @pytest.mark.slow
 def test_a_gap_of_training_is_the_same_to_half_a_point_whatever_is_drawn() -> None:
-    """The design that is best with TP8 held, on both machines, under two seeds which say which rank is late."""
+    """A design with TP8 on both machines, under two seeds which say which rank is late."""
     held: dict[str, Any] = {
         "layout": {"tp": 8, "pp": 16, "ep": 64}, "workload.microbatches": None, "workload.global_batch": 16384,
         "workload.kernel.comm_sms": 12,
