@@ -8,12 +8,11 @@ from __future__ import annotations
 import csv
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import field
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from sim import files, limits
 from sim.errors import InputError, Mark, Problem, nearest
-from sim.records import dataclass
 
 Row = tuple[int, list[str]]
 """A line, counted from 1, and its cells, stripped."""

@@ -16,11 +16,10 @@ import inspect
 import re
 import textwrap
 import typing
-from dataclasses import fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from sim.records import dataclass
 from sim.sentences import add_sentences
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ import math
 import re
 import unicodedata
 from collections.abc import Mapping
-from dataclasses import field
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,6 @@ from sim.errors import InputError, Mark, Problem
 from sim.files import data_folder as data_folder
 from sim.files import find as find
 from sim.files import shipped as shipped
-from sim.records import dataclass
 from sim.trees import Path_ as Path_
 from sim.trees import leaves
 

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
-
-from sim.records import dataclass
+from dataclasses import dataclass, replace
 
 EXIT_DONE = 0
 EXIT_MISSED = 1

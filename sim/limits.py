@@ -10,8 +10,9 @@ holds, within two seconds of a CPU and half a gigabyte, or show progress.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from sim.errors import InfeasibleError
-from sim.records import dataclass
 
 
 @dataclass(frozen=True, slots=True)

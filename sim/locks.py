@@ -23,12 +23,11 @@ import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from functools import cache
 from pathlib import Path
 
 from sim.files import unwritable
-from sim.records import dataclass
 
 NAME = ".moesim.lock"
 BEAT_S = 10.0

@@ -10,11 +10,10 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Collection, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from sim import units
-from sim.records import dataclass
 
 _PASSES = ("prefill", "decode")
 _STEPS = ("training", *_PASSES)

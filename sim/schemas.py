@@ -6,14 +6,13 @@ import re
 import types
 import typing
 from collections.abc import Iterator
-from dataclasses import is_dataclass
+from dataclasses import dataclass, is_dataclass
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 from sim import limits, units
 from sim.descriptions import adapter, keys
 from sim.documents import Document, Path_
 from sim.errors import InputError, Mark, Problem, counterpart, nearest
-from sim.records import dataclass
 
 if TYPE_CHECKING:
     from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler

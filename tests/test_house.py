@@ -25,7 +25,7 @@ ROOMS = (
 FLOORS = {room: floor for floor, room in enumerate(ROOMS)}
 GROUND = (
     "errors", "units", "limits", "locks", "json_events", "files", "kept", "cells", "documents", "schemas", "descriptions", "trees",
-    "kinds", "metrics", "records", "version", "exports", "sentences",
+    "kinds", "metrics", "version", "exports", "sentences",
 )  # fmt: skip
 DOOR = ("", "cli", "__main__", "result")
 MEDIA = ("views", "words", "tables", "plots", "pages", "files")

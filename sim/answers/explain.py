@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from sim import metrics, units
@@ -16,7 +17,6 @@ from sim.answers.changed import Changes, lay, run_changed
 from sim.answers.suspects import HEALTHY, SUSPECTS
 from sim.documents import Document
 from sim.errors import InputError, Mark, Problem, nearest
-from sim.records import dataclass
 from sim.runs.kinds import Progress, Result
 from sim.runs.run import run_scenario
 from sim.scenario import resolve as scenarios

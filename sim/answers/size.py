@@ -10,13 +10,13 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from sim import units
 from sim.cluster.hardware import load_hardware
 from sim.documents import Document
 from sim.errors import DoesNotFitError, InfeasibleError, InputError, Problem
-from sim.records import dataclass
 from sim.runs.kinds import Progress
 from sim.runs.run import run_scenario
 from sim.scenario import resolve as scenarios

@@ -8,7 +8,7 @@ range cannot be moved, and is counted. Power is left out: energies carry their o
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from sim.cluster.parameters import Parameter
@@ -16,7 +16,6 @@ from sim.cluster.software import load_software
 from sim.documents import Document
 from sim.errors import InfeasibleError, InputError, Mark
 from sim.metrics import label
-from sim.records import dataclass
 from sim.runs.kinds import Progress, Result, runner
 from sim.runs.run import run_scenario
 from sim.scenario import resolve as scenarios

@@ -8,12 +8,12 @@ and decides between those that fit equally well.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from sim.answers.changed import Changes
 from sim.cluster.kernels import generations
 from sim.cluster.topology import Fabric
-from sim.records import dataclass
 from sim.runs.host_effect import LAUNCHED
 from sim.scenario.descriptions import Scenario
 

@@ -10,6 +10,7 @@ import itertools
 import statistics
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from sim.calibration import kineto
@@ -27,7 +28,6 @@ from sim.calibration.layer_pairs import (
     segment,
 )
 from sim.cost.measured import MeasuredCollective, MeasuredPhase, OperationTime, OverlapTime, TraceOrigin
-from sim.records import dataclass
 
 Interval = tuple[float, float]
 _ANY_GRID = 2**31

@@ -12,10 +12,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
-
-from sim.records import dataclass
 
 Bound = Literal["sm", "memory", "transfer", "wait"]
 

@@ -12,7 +12,7 @@ import codecs
 import math
 import zlib
 from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, TypeGuard
 
@@ -20,7 +20,6 @@ from sim import files, json_events, limits
 from sim.calibration.kernel_names import KernelName, name_kernel
 from sim.cost.measured import TraceOrigin
 from sim.errors import InputError, Mark, Problem
-from sim.records import dataclass
 from sim.trees import is_number
 
 _PIECE_BYTES = 1 << 20

@@ -16,11 +16,11 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 from sim.calibration.kernel_names import COMMUNICATION_BOUNDS
 from sim.calibration.kineto import KernelEvent
-from sim.records import dataclass
 
 PHASES = ("attn(F)", "mlp(B)", "mlp(W)", "mlp(F)", "attn(B)", "attn(W)")
 EXCHANGES = ("combine(B)", "dispatch(F)", "dispatch(B)", "combine(F)")

@@ -5,12 +5,12 @@ One YAML file of `hardware/collectives/` is one release of a library, as NCCL 2.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 from sim import documents
 from sim.cluster import parameters as p
 from sim.descriptions import Description
-from sim.records import dataclass
 
 PROTOCOLS = ("ll", "ll128", "simple")
 """Forms in which bytes are sent, from the least time of a step to the most bandwidth."""

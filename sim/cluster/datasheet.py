@@ -5,12 +5,13 @@ Data only; the command line prints it.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from sim.cluster import export_rules
 from sim.cluster.export_rules import ChipNumbers, Verdict
 from sim.cluster.hardware import Hardware
 from sim.cluster.kernels import DEFAULTS, Kernel, load_kernel
 from sim.cluster.parameters import OVERRIDE, Parameter
-from sim.records import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,9 +11,8 @@ them), so the truth table of the real parts tests the data as much as the code.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
-
-from sim.records import dataclass
 
 if TYPE_CHECKING:
     from sim.cluster.hardware import Hardware

@@ -23,6 +23,7 @@ add up to its NICs over the oversubscription, had it as many of each kind as it 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from math import fsum
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -30,7 +31,6 @@ import numpy as np
 
 from sim.cluster.cables import Cables
 from sim.errors import InfeasibleError
-from sim.records import dataclass
 
 if TYPE_CHECKING:
     from sim.cluster.hardware import Hardware

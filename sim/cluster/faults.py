@@ -9,13 +9,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-
-from sim.records import dataclass
 
 Cluster = Any  # `topology.Cluster`, which is built with faults
 Quantity = Literal["bandwidth", "clock", "hbm", "scale_up"]

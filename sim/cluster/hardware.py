@@ -8,7 +8,7 @@ and returns a `Hardware`; `Hardware.parameters` keeps every number with its grad
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -18,7 +18,6 @@ from sim.cluster import parameters as p
 from sim.descriptions import Derived, Description
 from sim.documents import Document
 from sim.errors import InfeasibleError, InputError, Mark, Problem, nearest
-from sim.records import dataclass
 
 UNREAD = {
     "gpu.dense_flops.fp64": "export rules alone",

@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,7 +23,6 @@ from sim.cluster.hardware import list_hardware, load_hardware
 from sim.descriptions import Description
 from sim.documents import Document
 from sim.errors import Mark
-from sim.records import dataclass
 
 Quantity = float | npt.NDArray[np.float64]
 

@@ -9,12 +9,12 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from sim import documents
 from sim.cluster import parameters as p
 from sim.errors import Mark
-from sim.records import dataclass
 
 MEASURED_WITH = "cx7_ib"
 """Kind that the efficiencies of kernels were measured with."""

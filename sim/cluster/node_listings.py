@@ -13,6 +13,7 @@ Connection types (NV#, PIX, PXB, PHB, NODE, SYS): legend of `nvidia-smi topo -m`
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -20,7 +21,6 @@ from xml.etree import ElementTree
 from sim import documents
 from sim.errors import InputError, Mark, Problem
 from sim.files import text
-from sim.records import dataclass
 
 _BEHIND_SWITCH = ("PIX", "PXB")
 _SUMMING_LINKS = 18

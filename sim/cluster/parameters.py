@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator, Mapping, Set
-from dataclasses import field, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from operator import itemgetter
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeVar, get_args, get_type_hints
 
@@ -21,7 +21,6 @@ from sim import schemas, units
 from sim.descriptions import Derived, Description, key_of
 from sim.documents import Document
 from sim.errors import InputError, Problem, nearest
-from sim.records import dataclass
 
 if TYPE_CHECKING:
     from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler

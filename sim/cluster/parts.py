@@ -7,12 +7,12 @@ leaves, rails and faults are where they are, whichever nodes a job has.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from sim.cluster.topology import Ints
 from sim.errors import InputError, Problem
-from sim.records import dataclass
 
 
 @dataclass(frozen=True, slots=True)

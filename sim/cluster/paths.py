@@ -15,12 +15,12 @@ the slower NIC done earlier; so time falls as its rate rises.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 
 from sim.cluster.topology import NONE, Cluster, Floats, Ints
 from sim.errors import InfeasibleError
-from sim.records import dataclass
 
 _CORE = 1.25
 """Latency of a path through a core over that of one through a spine."""

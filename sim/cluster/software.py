@@ -7,6 +7,7 @@ those of moesim's own lists (`sim.cost.layers`, `sim.cost.serving_kernels`).
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,7 +16,6 @@ from sim.cluster import parameters as p
 from sim.descriptions import Description, OneOf
 from sim.documents import Document
 from sim.errors import Mark
-from sim.records import dataclass
 
 NONE = "none"
 """Name of the software whose launches cost nothing."""

@@ -7,7 +7,7 @@ for as a networkx graph.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import field, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +20,6 @@ from sim.cluster.fabrics import NONE, Fabric, FabricKind, LeafSpine, NodePool, R
 from sim.cluster.faults import Fault, Window, changes_s, lowered
 from sim.cluster.nics import MEASURED_ON, NicReach, worst_reach
 from sim.errors import InfeasibleError
-from sim.records import dataclass
 
 if TYPE_CHECKING:
     import networkx as nx

@@ -16,13 +16,12 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Sequence
-from dataclasses import field
+from dataclasses import dataclass, field
 from typing import Literal
 
 from sim.cluster.hardware import Hardware
 from sim.cost.curves import Curves, Generation, load_curves
 from sim.errors import InfeasibleError
-from sim.records import dataclass
 from sim.workload.formats import PRODUCTS, NumberFormat, Product, ProductName, Roof
 
 Dtype = ProductName

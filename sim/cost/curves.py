@@ -11,14 +11,13 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
-from dataclasses import field
+from dataclasses import dataclass, field
 from typing import Annotated, Any
 
 from sim import documents
 from sim.cluster import parameters as p
 from sim.descriptions import Description
 from sim.documents import Document
-from sim.records import dataclass
 from sim.workload.formats import Promotion
 
 FOLDER = "hardware/compute"

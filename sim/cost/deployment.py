@@ -8,10 +8,10 @@ Cache and weights: arXiv 2505.09343, section 2.1; buffers of the low-latency ker
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 from sim import units
 from sim.errors import DoesNotFitError
-from sim.records import dataclass
 from sim.workload.attention import GQA, MLA, Attention
 from sim.workload.formats import FORMATS, PRODUCTS, Precision
 from sim.workload.layout import Layout

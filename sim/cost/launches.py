@@ -10,7 +10,7 @@ launches of a layer are defined in `sim.cost.layers`.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from sim.cost.attention import attention_backward_s, attention_forward_s
@@ -25,7 +25,6 @@ from sim.cost.compute import (
 from sim.cost.document_attention import documents_attention_s
 from sim.cost.recompute import SELECTIVE
 from sim.cost.streaming import streaming_s
-from sim.records import dataclass
 from sim.workload.formats import FORMATS, PRODUCTS, Product, Roof
 
 if TYPE_CHECKING:

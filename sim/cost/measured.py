@@ -11,7 +11,7 @@ For each phase: elapsed = sm_bound + memory_bound + idle. `sm_bound` is the time
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -21,7 +21,6 @@ from sim import documents, schemas
 from sim.descriptions import Description, OneOf
 from sim.documents import Document
 from sim.errors import InputError, Mark, Problem
-from sim.records import dataclass
 from sim.schemas import Seconds
 
 PHASES = ("attn(F)", "mlp(B)", "mlp(W)", "mlp(F)", "attn(B)", "attn(W)")

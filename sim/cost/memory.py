@@ -12,14 +12,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import fields
+from dataclasses import dataclass, fields
 
 from sim import units
 from sim.cost.activations import layer_activation_bytes_per_token, stage_activation_bytes
 from sim.cost.recipe import Recipe
 from sim.cost.recompute import recomputed
 from sim.errors import DoesNotFitError
-from sim.records import dataclass
 from sim.workload.formats import PRODUCTS
 from sim.workload.layout import Layout
 from sim.workload.model import Model, layer_parameters

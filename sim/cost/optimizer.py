@@ -17,13 +17,13 @@ ZeRO, arXiv 1910.02054; ZeRO-Offload, arXiv 2101.06840. Muon: K. Jordan (2024), 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 from sim.cluster.hardware import Hardware
 from sim.cost.attention_launches import projections
 from sim.cost.compute import Processor, gemm_s
 from sim.errors import InfeasibleError
-from sim.records import dataclass
 from sim.workload.layout import Layout
 from sim.workload.model import Model
 from sim.workload.shape import Layer

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Literal
 
 from sim import documents
 from sim.cluster import parameters as p
 from sim.cost.curves import FOLDER
 from sim.descriptions import Description
-from sim.records import dataclass
 
 CLASSES = ("tensor", "memory", "communication", "idle")
 """States that a GPU is in."""

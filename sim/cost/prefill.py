@@ -8,7 +8,7 @@ backward pass alone needs.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from sim.cost import layers, work
 from sim.cost.attention import attention_forward_s
@@ -18,7 +18,6 @@ from sim.cost.launches import BF16, Launch, RankBatch
 from sim.cost.serving_kernels import around_latent, fused_gate
 from sim.cost.streaming import streaming_s
 from sim.cost.work import Part, Work
-from sim.records import dataclass
 from sim.workload.attention import GQA, MLA, Attention, Recurrent, mean_context_tokens
 from sim.workload.formats import PRODUCTS, Roof
 from sim.workload.model import Model

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import field
+from dataclasses import dataclass, field
 
 from sim.cost.optimizer import Optimizer
 from sim.cost.recompute import recomputed
 from sim.errors import InputError, Problem, nearest
-from sim.records import dataclass
 from sim.workload.formats import PRODUCTS, ProductName
 
 

@@ -13,14 +13,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from sim.cost import work
 from sim.cost.attention_launches import small_gate
 from sim.cost.compute import Dtype, Processor
 from sim.cost.launches import BF16, FP32, RankBatch
 from sim.cost.work import Part, Work
-from sim.records import dataclass
 from sim.workload.attention import GQA, MLA, Attention, Recurrent
 from sim.workload.formats import PRODUCTS, Roof
 from sim.workload.model import Model

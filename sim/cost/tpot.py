@@ -7,7 +7,7 @@ travels too), bytes alone and no latency; and 900 GB/s would need a domain that 
 
 from __future__ import annotations
 
-from sim.records import dataclass
+from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ max(FLOPs / dense peak, bytes / HBM rate).
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -27,7 +27,6 @@ from sim.cost.compute import (
 )
 from sim.cost.launches import Launch, launches_s
 from sim.cost.streaming import streaming_s
-from sim.records import dataclass
 from sim.workload.attention import Index
 from sim.workload.formats import PRODUCTS, ROOFS, Roof
 

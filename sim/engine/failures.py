@@ -14,10 +14,9 @@ from __future__ import annotations
 import heapq
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
-
-from sim.records import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from enum import IntEnum
 
 import numpy as np
@@ -27,7 +27,6 @@ import numpy.typing as npt
 
 from sim.cluster.topology import Floats, Ints
 from sim.engine import fluid_loop
-from sim.records import dataclass
 from sim.schedule.flows import Flows
 
 COMPILED_FROM = (

@@ -17,13 +17,13 @@ some ten million share one has a chance of 1 in 400,000.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from sim.cluster.topology import Floats, Ints
-from sim.records import dataclass
 from sim.schedule.flows import Flows
 
 Colours = npt.NDArray[np.uint64]

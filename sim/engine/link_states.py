@@ -12,6 +12,7 @@ a full link a job has the part that its NICs are of all that send over it.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -19,7 +20,6 @@ from sim.cluster.topology import NONE, Cluster, Floats, Ints
 from sim.engine.step import StepRun
 from sim.engine.step_plan import StepPlan
 from sim.engine.step_records import GroupRecord
-from sim.records import dataclass
 from sim.schedule.flows import Flows
 
 _MOST = 64  # states of a link that are kept apart

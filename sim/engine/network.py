@@ -12,7 +12,7 @@ capacities change, as faults come and go, every island stops and goes on at the 
 
 from __future__ import annotations
 
-from dataclasses import field
+from dataclasses import dataclass, field
 from functools import partial
 
 import numpy as np
@@ -23,7 +23,6 @@ from sim.cluster.topology import Cluster, Floats
 from sim.engine.fluid import Island, Stop, island, merge
 from sim.engine.records import Stretch
 from sim.errors import InfeasibleError
-from sim.records import dataclass
 from sim.schedule.flows import Flows
 
 _AFTER_ALL_ELSE = EventPriority(2)  # simpy priority: after every normal event of the instant

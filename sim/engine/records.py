@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import field
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 
 from sim.cluster.topology import Floats, Ints
-from sim.records import dataclass
 from sim.schedule.flows import Flows
 
 

@@ -11,12 +11,12 @@ from __future__ import annotations
 import heapq
 from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from sim.cluster.topology import Floats, Ints
 from sim.errors import InfeasibleError
-from sim.records import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ APRIL: Active partial rollouts in reinforcement learning (arXiv 2509.18521); Rol
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import count
 from typing import Any
 
@@ -23,7 +23,6 @@ import numpy as np
 
 from sim.cluster.topology import Floats, Ints
 from sim.engine.rollout import RolloutRecord
-from sim.records import dataclass
 
 _WARM = 64  # rounds after which those of the first that are left are no longer waited for
 

@@ -6,6 +6,7 @@ import math
 from array import array
 from collections import defaultdict, deque
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +14,6 @@ from simpy import Environment
 from simpy.events import Event
 
 from sim.engine.prefix_cache import PrefixCache
-from sim.records import dataclass
 from sim.schedule.serving import EnginePolicy, PassWork, Pool, Spell, WaitingLine
 
 Floats = NDArray[np.float64]

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from array import array
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sim.engine.serving_instance import Instance, InstanceRecord, Running
 from sim.engine.serving_kv import KvWays
-from sim.records import dataclass
 from sim.schedule.serving import Service, draw_steps
 from sim.workload.requests import Requests
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,6 @@ from sim.engine.step_plan import Member, StepPlan
 from sim.engine.step_records import GroupRecord, NodeRecords, TaskRecords
 from sim.engine.step_templates import Templates
 from sim.errors import InfeasibleError
-from sim.records import dataclass
 from sim.schedule.flows import Flows
 from sim.schedule.training import Tasks
 

@@ -6,7 +6,7 @@ what a transfer of one kind puts on the links: for each track its collectives, a
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -14,7 +14,6 @@ from sim.cluster.topology import CLASSES, Ints
 from sim.engine import folding
 from sim.engine.step_plan import StepPlan
 from sim.engine.step_templates import Folded, StepTransfer, Templates, Weights, Writer
-from sim.records import dataclass
 from sim.schedule.flows import Flows
 
 _NIC, _UPLINK = CLASSES.index("nic"), CLASSES.index("leaf_uplink")

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import field
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 
 from sim.cluster.software import Software
 from sim.cluster.topology import Floats, Ints
-from sim.records import dataclass
 from sim.schedule.flows import Flows
 from sim.schedule.training import Tasks
 

@@ -6,12 +6,12 @@ A step has up to some hundred thousand tasks; whoever wants one as an object tak
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from sim.cluster.topology import Floats
-from sim.records import dataclass
 from sim.schedule.operations import KINDS, Ints, Kind
 
 

@@ -7,6 +7,7 @@ the NIC itself stays as free for others as it was.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,7 +15,6 @@ import numpy as np
 from sim.cluster.topology import CLASSES, NONE, Floats, Ints
 from sim.engine import folding
 from sim.engine.step_plan import GroupCollective, StepPlan
-from sim.records import dataclass
 from sim.schedule.flows import Flows
 
 _NIC, _UPLINK = CLASSES.index("nic"), CLASSES.index("leaf_uplink")

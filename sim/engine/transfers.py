@@ -16,7 +16,7 @@ import math
 import sys
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import field
+from dataclasses import dataclass, field
 
 import numpy as np
 import simpy
@@ -24,7 +24,6 @@ from simpy.events import Event, EventPriority
 
 from sim.engine.sharing import Crossings, Scratch, cross, crossings, max_min, scratch
 from sim.errors import InfeasibleError
-from sim.records import dataclass
 
 _AFTER_ALL_ELSE = EventPriority(2)  # simpy priority: after every normal event of the instant
 _FILLS = 1.0 + 1e-9

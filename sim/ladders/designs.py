@@ -6,12 +6,12 @@ import json
 import math
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from sim.documents import Document, Path_
 from sim.errors import InfeasibleError, InputError, Problem, nearest
 from sim.ladders.spec import Ladder, parts
-from sim.records import dataclass
 from sim.runs.forecast import forecast
 from sim.scenario import resolve as scenarios
 from sim.scenario.descriptions import Scenario

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
@@ -18,7 +19,6 @@ from sim.errors import InputError, nearest
 from sim.ladders.designs import Designs, cost_of
 from sim.ladders.spec import Ladder, parts
 from sim.metrics import more_is_better
-from sim.records import dataclass
 from sim.scenario import settings as scenario_settings
 
 UNLIMITED = 1000.0  # times the profile's value

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
@@ -17,7 +18,6 @@ from sim.documents import Document
 from sim.errors import InputError, nearest
 from sim.ladders.designs import Designs, Outcome
 from sim.ladders.spec import ExchangeSpec, Ladder
-from sim.records import dataclass
 from sim.scenario import settings as scenario_settings
 from sim.schedule.reductions import Links
 

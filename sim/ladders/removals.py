@@ -12,11 +12,11 @@ no more fit. What another rung sets and this one had overwritten comes back, and
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from sim.documents import Document, Path_
 from sim.ladders.spec import Ladder
-from sim.records import dataclass
 from sim.scenario.settings import unfold_model
 from sim.trees import leaves
 

@@ -10,7 +10,7 @@ its reciprocal.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import field
+from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,6 @@ from sim.ladders.designs import Designs, Outcome, gap
 from sim.ladders.removals import Removal, removals
 from sim.ladders.spec import NAIVE, Ladder, parts, read
 from sim.metrics import dimension_of, more_is_better
-from sim.records import dataclass
 from sim.runs.kinds import Keep, Progress
 from sim.runs.result import provenance
 from sim.scenario.descriptions import Scenario

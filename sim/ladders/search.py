@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import field, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from sim import documents, limits
@@ -24,7 +24,6 @@ from sim.ladders import binding as bindings
 from sim.ladders.designs import Designs, cost_of
 from sim.ladders.spec import Ladder, SearchSpec, parts
 from sim.metrics import more_is_better
-from sim.records import dataclass
 from sim.scenario import resolve as scenarios
 from sim.scenario import settings as scenario_settings
 from sim.sweeps import answers

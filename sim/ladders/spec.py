@@ -8,6 +8,7 @@ hardware. All problems carry their place in the ladder's file.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -16,7 +17,6 @@ from pydantic import Field, field_validator
 from sim import documents, metrics, schemas
 from sim.documents import Document, Path_
 from sim.errors import InputError, Problem, nearest
-from sim.records import dataclass
 from sim.scenario import settings as scenario_settings
 from sim.scenario.values import AskSpec, Branch
 from sim.schemas import Fraction, Share, written

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -20,7 +20,6 @@ from sim.cost.compute import Processor
 from sim.cost.work import Part, total_s
 from sim.engine.step import StepRun, run_step
 from sim.engine.step_plan import StepPlan, Traffic
-from sim.records import dataclass
 from sim.runs import passes
 from sim.runs.pass_collectives import PassCollectives, collective, pass_record_bytes, routings_of
 from sim.runs.pass_needs import PassNeeds, common_needs, experts_needs, mean_experts, processor_of

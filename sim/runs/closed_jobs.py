@@ -11,6 +11,7 @@ repetition settles one begin more, and the last one is exact.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -18,7 +19,6 @@ from sim.cluster.topology import CLASSES, Cluster, Floats
 from sim.engine.link_states import States, joined, senders_of, spans_of
 from sim.engine.step import StepRun
 from sim.engine.step_jobs import run_jobs
-from sim.records import dataclass
 from sim.runs.kinds import SharedRun
 
 _SAME = 1e-12  # of an instant

@@ -9,14 +9,13 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import field
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from sim.cluster.topology import Cluster, Floats, Ints, left_by_others
 from sim.engine.link_states import LinkStates, States, part_left, together
-from sim.records import dataclass
 from sim.runs.closed_jobs import ClosedRuns, run_closed
 from sim.runs.kinds import COMPUTE, LINKS, Left, OpenJob, OpenRun, Runner, SharedRun, runner
 from sim.runs.link_rows import largest, link_rows

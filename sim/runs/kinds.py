@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import field
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from sim import kinds
-from sim.records import dataclass
 from sim.scenario.descriptions import Scenario
 
 if TYPE_CHECKING:

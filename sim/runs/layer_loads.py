@@ -8,12 +8,11 @@ selections where many tokens choose two experts of one rank; that is left out.
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from sim.cluster.topology import Floats
-from sim.records import dataclass
 from sim.scenario.descriptions import Scenario
 from sim.scenario.training import Training
 from sim.workload.model import Model

@@ -6,10 +6,10 @@ Each draw gives every rank its own rows on its experts and its own traffic.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from sim.cluster import topology
 from sim.engine.step_plan import GroupCollective, Traffic
-from sim.records import dataclass
 from sim.runs.pass_plan import PassPlan
 from sim.runs.routing import draw_routing, expert_bytes
 from sim.schedule import bounds

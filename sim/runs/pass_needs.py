@@ -7,7 +7,7 @@ experts are as many as are expected to get a token at all.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -21,7 +21,6 @@ from sim.cost.curves import load_curves
 from sim.cost.launches import FP32, RankBatch
 from sim.cost.shares import shared
 from sim.cost.work import Part, Work, dense_peaks, hbm_bytes, launch_work, least_s, part, total_s
-from sim.records import dataclass
 from sim.runs.pass_collectives import PassCollectives, pass_record_bytes
 from sim.runs.pass_plan import PassPlan
 from sim.schedule import context_parallel, reductions

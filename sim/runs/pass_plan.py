@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 
 from sim.cluster.hardware import Hardware
@@ -13,7 +13,6 @@ from sim.cost.compute import Processor
 from sim.cost.curves import load_curves
 from sim.cost.prefill import PrefillBatch, attention_core
 from sim.cost.serving_kernels import DecodeBatch
-from sim.records import dataclass
 from sim.scenario.descriptions import Scenario
 from sim.scenario.inference import Inference
 from sim.schedule import inference as plans

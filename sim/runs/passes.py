@@ -7,7 +7,7 @@ cluster (`pass_collectives`), its experts timed at the rows they get (`pass_need
 from __future__ import annotations
 
 from collections.abc import Hashable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -22,7 +22,6 @@ from sim.engine.step import StepRun, run_step
 from sim.engine.step_network import StepNetwork, network_of
 from sim.engine.step_plan import Host, StepPlan
 from sim.errors import InfeasibleError
-from sim.records import dataclass
 from sim.runs import pass_conditions
 from sim.runs.pass_collectives import PassCollectives, collectives_of, kernel
 from sim.runs.pass_needs import REDUCTION, PassNeeds, common_needs, links, needs_of, tensor_parallel_s

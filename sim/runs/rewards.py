@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from sim.cluster.topology import Floats
 from sim.engine.rounds import Round
-from sim.records import dataclass
 from sim.runs.rollouts import reading
 from sim.scenario.inference import Inference
 from sim.scenario.rl_step import RlStep

@@ -14,13 +14,13 @@ without work: waits for the other pool, for rewards; waits for the tail are insi
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from sim.cost.power import Activity
 from sim.engine.rollout import RolloutRecord, iterate, tail_wait_gpu_s
-from sim.records import dataclass
 from sim.runs import passes
 from sim.runs.energy import added_energy, energy_metrics
 from sim.runs.forward_passes import forward_s

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,6 @@ from sim.cluster.topology import Ints
 from sim.engine.rollout import RolloutRecord, roll_out
 from sim.engine.rounds import Round, all_rounds, partial_rounds, tail_rounds
 from sim.errors import InfeasibleError
-from sim.records import dataclass
 from sim.runs.inference import run_inference
 from sim.runs.pass_memory import memory_of
 from sim.runs.step_surface import Surface, surface

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -19,7 +19,6 @@ from sim import units
 from sim.cluster.kernels import load_kernel
 from sim.cluster.topology import NONE, Cluster, Ints
 from sim.errors import InfeasibleError
-from sim.records import dataclass
 from sim.runs.afd_result import afd_memory, require_experts
 from sim.runs.afd_surface import afd_surface
 from sim.runs.pass_memory import memory_of

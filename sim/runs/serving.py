@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import field, replace
+from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any
 
@@ -13,7 +13,6 @@ import numpy as np
 from sim.engine.serving import serve
 from sim.engine.serving_lives import ServingTrace
 from sim.errors import InfeasibleError
-from sim.records import dataclass
 from sim.runs.energy import summed_energy
 from sim.runs.kinds import COMPUTE, LINKS, Left, OpenJob, OpenRun, Runner
 from sim.runs.link_rows import largest, link_rows

@@ -10,7 +10,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +21,6 @@ from sim.cost.prefill import PrefillBatch
 from sim.cost.serving_kernels import DecodeBatch
 from sim.cost.work import Part, dense_peaks, hbm_bytes, least_s
 from sim.engine.serving_lives import ServingTrace
-from sim.records import dataclass
 from sim.runs.pass_needs import processor_of
 from sim.runs.pass_plan import PassPlan
 from sim.scenario.descriptions import Scenario

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import Self
 
@@ -14,7 +14,6 @@ from sim.cluster.topology import Floats
 from sim.cost.measured import MeasuredProfile
 from sim.cost.memory import RankMemory, fits, require_fit
 from sim.cost.power import Stated
-from sim.records import dataclass
 from sim.runs import step_optimizer
 from sim.runs.layer_loads import LayerLoads, layer_loads
 from sim.runs.step_parts import (

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -12,7 +12,6 @@ from sim.cluster.kernels import Kernel, load_kernel
 from sim.cluster.topology import Cluster
 from sim.cost.optimizer import WEIGHT_BYTES, Optimizer
 from sim.engine.step_plan import GroupCollective, StepPlan, Traffic
-from sim.records import dataclass
 from sim.runs.step_traffic import Place, require_alive, ring, spread
 from sim.schedule.programs import Node
 from sim.schedule.reductions import HeldParameters, Links, Phase, copy_phases, layer_phases, phases

@@ -11,11 +11,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cache
 
 from sim.cost.surfaces import surface as made_surface
-from sim.records import dataclass
 from sim.runs import pass_pipeline, passes
 from sim.runs.pass_plan import PassPlan
 from sim.runs.passes import ForwardPass, forward_pass

@@ -6,7 +6,7 @@ The layout says who stands where. Rank i of a group sends to rank i of the same 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -15,7 +15,6 @@ from sim.cluster.kernels import Kernel
 from sim.cluster.topology import Cluster, Ints
 from sim.engine.step_plan import GroupCollective, Traffic
 from sim.errors import InfeasibleError
-from sim.records import dataclass
 from sim.schedule.collectives import Collective
 from sim.schedule.flows import Flows
 from sim.schedule.owners import owners

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -14,7 +14,6 @@ from sim.cluster.topology import Floats
 from sim.engine.step import StepRun, run_step
 from sim.engine.step_plan import Conditions, Host, StepPlan
 from sim.errors import InfeasibleError
-from sim.records import dataclass
 from sim.runs import step_optimizer, step_traffic, training_metrics, whole_run
 from sim.runs.energy import energy_metrics, network_bytes
 from sim.runs.moe_layer import layer_metrics

@@ -13,7 +13,7 @@ many GPUs.
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -22,7 +22,6 @@ from sim.cluster.collective_library import load_library
 from sim.cluster.kernels import load_kernel
 from sim.cluster.topology import Cluster, Fabric, Floats, Ints
 from sim.engine import executor
-from sim.records import dataclass
 from sim.runs.pass_memory import stage_memory
 from sim.scenario.descriptions import Scenario
 from sim.scenario.inference import Inference

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -11,7 +12,6 @@ import numpy as np
 from sim.cost.goodput import best_every_s, ettr_fraction, straggler_fraction
 from sim.engine.failures import FailureRecord, Stragglers, run_failures
 from sim.errors import InfeasibleError
-from sim.records import dataclass
 from sim.runs.kinds import Progress
 from sim.scenario.descriptions import Scenario
 from sim.scenario.training import RunPhase, Training

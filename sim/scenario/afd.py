@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, Any
 
@@ -9,7 +10,6 @@ from pydantic import Field
 
 from sim import limits
 from sim.errors import InputError, Problem
-from sim.records import dataclass
 from sim.scenario.descriptions import Scenario
 from sim.scenario.draft import Draft, catch
 from sim.scenario.pools import pool_problem

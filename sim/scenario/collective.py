@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -11,7 +12,6 @@ from sim.cluster.kernels import Kernel, load_kernel
 from sim.cluster.parameters import SourcedFile
 from sim.cluster.topology import Ints
 from sim.errors import Problem, nearest
-from sim.records import dataclass
 from sim.scenario import sizes
 from sim.scenario.descriptions import Scenario, Workload
 from sim.scenario.draft import Draft

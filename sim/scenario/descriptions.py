@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import field
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,6 @@ from sim.cluster.parameters import SourcedFile
 from sim.cluster.parts import ClusterPart
 from sim.cluster.software import Software
 from sim.errors import Mark
-from sim.records import dataclass
 from sim.scenario.pools import SharedCluster
 from sim.scenario.values import WorkloadSpec
 from sim.workload.model import Model

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -13,7 +13,6 @@ from sim.cluster.hardware import Hardware
 from sim.cluster.parts import ClusterPart
 from sim.documents import Document
 from sim.errors import InputError, Mark, Problem
-from sim.records import dataclass
 from sim.scenario.descriptions import Scenario
 from sim.scenario.pools import SharedCluster
 from sim.scenario.values import Branch, Count

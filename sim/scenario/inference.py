@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import accumulate
 from operator import mul
 from typing import Annotated, Any, Literal
@@ -15,7 +15,6 @@ from sim.cluster.faults import QUANTITIES
 from sim.cluster.kernels import Kernel
 from sim.cost.curves import load_curves
 from sim.errors import InputError
-from sim.records import dataclass
 from sim.scenario import layouts, sizes
 from sim.scenario.afd import AfdSpec, Disaggregated, disaggregated
 from sim.scenario.descriptions import Scenario, Workload

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal
 
@@ -11,7 +11,6 @@ from sim.cluster.parameters import SourcedFile
 from sim.cluster.parts import ClusterPart, part_of
 from sim.errors import InfeasibleError, InputError, Problem, nearest
 from sim.kinds import JOBS
-from sim.records import dataclass
 from sim.scenario import sizes
 from sim.scenario.descriptions import Scenario, Workload
 from sim.scenario.draft import Draft, catch

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from sim import kinds
-from sim.records import dataclass
 from sim.scenario.descriptions import Scenario, Workload
 from sim.scenario.draft import Draft
 from sim.scenario.values import WorkloadSpec

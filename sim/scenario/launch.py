@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Literal
 
 from sim.cost.curves import load_curves
-from sim.records import dataclass
 from sim.scenario.descriptions import Workload
 from sim.scenario.draft import Draft
 from sim.scenario.kinds import Resolver

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import field
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,6 @@ from sim.cluster.faults import Fault
 from sim.cluster.hardware import Hardware
 from sim.documents import Document, Path_
 from sim.errors import Problem, nearest
-from sim.records import dataclass
 from sim.scenario.values import Branch, Machines, WordOr
 
 

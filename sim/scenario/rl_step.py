@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import numpy as np
 
 from sim.errors import InputError
-from sim.records import dataclass
 from sim.scenario import sizes
 from sim.scenario.descriptions import Scenario, Workload
 from sim.scenario.draft import Draft, LayoutSpec, catch

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -10,7 +11,6 @@ from sim import limits
 from sim.cluster.faults import QUANTITIES
 from sim.cluster.kernels import Kernel
 from sim.errors import InputError
-from sim.records import dataclass
 from sim.scenario import sizes
 from sim.scenario.descriptions import Scenario, Workload
 from sim.scenario.draft import Draft, catch

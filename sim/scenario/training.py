@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from sim import limits
@@ -13,7 +13,6 @@ from sim.cost.curves import load_curves
 from sim.cost.measured import MeasuredProfile, load_profile
 from sim.cost.optimizer import Optimizer
 from sim.errors import InfeasibleError, InputError, nearest
-from sim.records import dataclass
 from sim.scenario import layouts, sizes
 from sim.scenario.descriptions import Scenario, Workload
 from sim.scenario.draft import Draft

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from pydantic import Discriminator, Field, Tag, model_validator
@@ -9,7 +10,6 @@ from pydantic import Discriminator, Field, Tag, model_validator
 from sim.cluster.hardware import Hardware
 from sim.cost.power import Stated
 from sim.cost.recompute import Module
-from sim.records import dataclass
 from sim.scenario.draft import Draft, LayoutSpec
 from sim.scenario.values import Branch, Count, Number
 from sim.schemas import WORD_OR_MODULES, Amount, Duration, Fraction, Price, Watts, written

@@ -13,8 +13,8 @@ runs them as they are (`step_loop`), on one network, whatever is under way at on
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
-from sim.records import dataclass
 from sim.schedule.programs import Node, Program
 from sim.schedule.training import Message, PipelineTask, Tasks, tasks_from_rows
 

@@ -9,10 +9,9 @@ from __future__ import annotations
 import itertools
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cache, lru_cache
 
-from sim.records import dataclass
 from sim.schedule.programs import (
     COMBINE,
     DISPATCH,

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -26,7 +26,6 @@ from sim.cluster import paths
 from sim.cluster.kernels import Kernel
 from sim.cluster.topology import NONE, Cluster, Floats, Ints
 from sim.errors import InputError, Problem, nearest
-from sim.records import dataclass
 from sim.schedule.flows import Columns, Flows
 from sim.schedule.mean_traffic import MeanBytes, between_pairs, through_nodes
 from sim.schedule.record_sizes import bare_bytes, headed_bytes, tagged_bytes

@@ -9,6 +9,7 @@ Flows are independent connections: each has share 1.
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,6 @@ from sim import cells, files
 from sim.cluster import paths
 from sim.cluster.topology import NONE, Cluster, Floats, Ints, LeafSpine
 from sim.errors import Mark
-from sim.records import dataclass
 from sim.schedule.flows import Columns, Flows
 
 _NEEDED = ("flow_id", "src", "dst", "bytes", "start_us")

@@ -8,13 +8,12 @@ That one idea carries headers, two-hop forwarding, multicast fan-out, in-network
 
 from __future__ import annotations
 
-from dataclasses import field, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
 
 from sim.cluster.topology import NONE, Floats, Ints
-from sim.records import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
@@ -23,7 +24,6 @@ from sim.cluster.fabrics import NONE
 from sim.cluster.hardware import Hardware
 from sim.cluster.kernels import Kernel
 from sim.cluster.topology import CLASSES, Cluster, Floats, Ints
-from sim.records import dataclass
 from sim.schedule.collectives import HEADERS
 from sim.schedule.flows import Flows
 from sim.schedule.rings import Hops, layered_hops, ring_hops, tree_hops, tree_parents

@@ -23,10 +23,10 @@ Its half names its microbatch (`HALVES`), its layer counts those with experts; -
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from itertools import chain
 
-from sim.records import dataclass
 from sim.schedule.programs import Node, Program
 from sim.schedule.training import HALVES
 from sim.workload.model import Model

@@ -8,11 +8,10 @@ synchronised with, once where the software has no list. A CUDA graph is one laun
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from sim.cluster.software import Issued, Launches, Software
 from sim.cost.curves import load_curves
-from sim.records import dataclass
 from sim.schedule.collectives import KINDS
 from sim.schedule.programs import Node, Program
 from sim.schedule.training import Tasks

@@ -16,13 +16,12 @@ from __future__ import annotations
 import itertools
 from array import array
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 import numpy.typing as npt
-
-from sim.records import dataclass
 
 Kind = Literal["F", "B", "B_in", "W", "FB", "FW"]
 KINDS: tuple[Kind, ...] = get_args(Kind)

@@ -8,11 +8,11 @@ scale-up. The forwarder's own link keeps its mean weight: what it passes on to s
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from sim.cluster.topology import NONE, Ints
-from sim.records import dataclass
 from sim.schedule.collectives import Collective
 from sim.schedule.flows import Flows
 

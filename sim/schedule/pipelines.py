@@ -12,12 +12,12 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from sim.errors import InputError, Problem, nearest
-from sim.records import dataclass
 from sim.schedule.operations import CODES, KIND_BITS, Ints, Order, Pipeline, table, word, words
 from sim.schedule.zero_bubble import zero_bubble_order
 

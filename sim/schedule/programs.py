@@ -19,12 +19,11 @@ searched (`alignment`), not assumed.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-
-from sim.records import dataclass
 
 Floats = npt.NDArray[np.float64]
 

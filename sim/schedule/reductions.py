@@ -11,6 +11,7 @@ Hierarchical over g GPUs a node and m nodes: S (g - 1) / g over scale-up, then (
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -18,7 +19,6 @@ from sim.cluster.hardware import Hardware
 from sim.cluster.kernels import Kernel
 from sim.cluster.topology import Ints
 from sim.cost.optimizer import WEIGHT_BYTES, Optimizer
-from sim.records import dataclass
 from sim.workload.layout import Layout
 from sim.workload.stages import StageParameters
 

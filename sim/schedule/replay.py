@@ -9,11 +9,11 @@ from __future__ import annotations
 import itertools
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from sim.errors import InputError, Problem
-from sim.records import dataclass
 from sim.schedule.operations import KINDS, Event, Kind, Operation, Pipeline
 from sim.schedule.zero_bubble import FREED_BY_INPUT_PART
 

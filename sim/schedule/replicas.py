@@ -8,11 +8,11 @@ microbatch before is not kept.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from sim.records import dataclass
 from sim.schedule.collectives import Collective
 from sim.schedule.flows import Columns, Flows
 from sim.schedule.sends import hop

@@ -11,13 +11,12 @@ import math
 from bisect import insort
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import field
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sim.records import dataclass
 from sim.schedule.flows import Flows
 
 Floats = NDArray[np.float64]

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from typing import Any
 
@@ -27,7 +27,6 @@ from sim.cost.launches import ComputeTime, Launch, Phase, RankBatch, count, laun
 from sim.cost.measured import MeasuredProfile
 from sim.cost.recompute import recomputed
 from sim.cost.shares import shared
-from sim.records import dataclass
 from sim.schedule.collectives import record_bytes
 from sim.schedule.context_parallel import ring_exposed_s
 from sim.schedule.programs import LayerTimes, LoadSpread, PhaseTime

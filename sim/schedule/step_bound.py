@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -28,7 +29,6 @@ from sim.cost import ends
 from sim.cost import layers as ops
 from sim.cost.launches import Launch, Phase, RankBatch
 from sim.cost.work import dense_peaks
-from sim.records import dataclass
 from sim.schedule import bounds
 from sim.schedule.collectives import Collective
 from sim.schedule.operations import CODES, WEIGHT_PARTS, Pipeline

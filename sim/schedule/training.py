@@ -7,12 +7,12 @@ an object is made of a rank's tasks only where one is asked for.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from sim.records import dataclass
 from sim.schedule import alignment, programs
 from sim.schedule.operations import CODES, KINDS, PAIRS, WEIGHT_PARTS, Ints, Kind, Operation, Pipeline
 from sim.schedule.programs import LayerTimes, Program

@@ -21,9 +21,7 @@ Why this way: hand-made orders are made for equal parts. The search gives ZB1P i
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import field
-
-from sim.records import dataclass
+from dataclasses import dataclass, field
 
 FREED_BY_INPUT_PART = 0.5
 """Share of what a forward keeps that its input backward lets go [fraction]; its weight part the rest."""

@@ -10,10 +10,10 @@ from __future__ import annotations
 import base64
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from sim.errors import InputError, Problem
-from sim.records import dataclass
 
 MAX_DOTS = 2500
 """Dots of one kind that a browser draws at once without a wait."""

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TypeVar
 
 from sim.errors import MoesimError, shown
-from sim.records import dataclass
 
 Made = TypeVar("Made")
 

@@ -12,12 +12,11 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import field
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from sim.records import dataclass
 from sim.sweeps.expressions import Expression
 from sim.sweeps.points import PointRow, unmet_reason
 from sim.trees import flatten, is_number

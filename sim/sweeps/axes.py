@@ -10,11 +10,11 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from sim import documents
 from sim.errors import Mark
-from sim.records import dataclass
 
 Value = str | int | float | bool | None | list[Any] | dict[str, Any]
 

@@ -7,13 +7,13 @@ beats: whatever else reaches as much needs more memory. What needs more than `_M
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from sim.documents import Document
 from sim.errors import Mark
-from sim.records import dataclass
 from sim.scenario import settings as scenario_settings
 from sim.sweeps import answers
 from sim.sweeps.answers import Point

@@ -10,11 +10,10 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, wait
-from dataclasses import field
+from dataclasses import dataclass, field
 from itertools import islice
 
 from sim.documents import Document
-from sim.records import dataclass
 from sim.sweeps.expressions import Expression
 from sim.sweeps.points import Batch, PointRow
 from sim.sweeps.store import Store, address

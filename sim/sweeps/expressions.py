@@ -16,11 +16,11 @@ import math
 import operator
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from sim import units
 from sim.errors import InputError, Mark, Problem, nearest
-from sim.records import dataclass
 
 MAX_CHARACTERS = 500
 _MAX_DEPTH = 30

@@ -10,13 +10,13 @@ import math
 import sys
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from sim import documents, limits, schemas, units
 from sim.documents import Document
 from sim.errors import InfeasibleError, InputError, Mark, Problem, nearest
-from sim.records import dataclass
 from sim.scenario import resolve as scenarios
 from sim.scenario import settings as scenario_settings
 from sim.scenario import specification

@@ -10,7 +10,7 @@ import math
 import time
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,7 +18,6 @@ from sim import units
 from sim.documents import Document
 from sim.errors import DoesNotFitError, InfeasibleError, InputError, Problem
 from sim.metrics import dimension_of
-from sim.records import dataclass
 from sim.runs.forecast import forecast
 from sim.scenario import resolve as scenarios
 from sim.sweeps.expressions import Expression

@@ -9,7 +9,7 @@ space.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import field
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from statistics import fmean
@@ -18,7 +18,6 @@ from typing import Any
 import numpy as np
 
 from sim import locks
-from sim.records import dataclass
 from sim.runs.kinds import Keep
 from sim.sweeps import answers, names
 from sim.sweeps.answers import Point

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -28,7 +29,6 @@ from sim.engine.step import run_step
 from sim.engine.step_plan import StepPlan
 from sim.engine.step_records import GroupRecord
 from sim.errors import Mark
-from sim.records import dataclass
 from sim.runs.kinds import Progress
 from sim.runs.step_traffic import Place, traffic_of
 from sim.runs.training_step import Step

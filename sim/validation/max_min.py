@@ -6,13 +6,13 @@ import csv
 import gzip
 import io
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 
 from sim.cluster.topology import NONE, Floats, Ints
 from sim.documents import data_folder
 from sim.engine import fluid
-from sim.records import dataclass
 from sim.runs.kinds import Progress
 from sim.scenario.values import Branch
 from sim.schedule.flows import Flows

@@ -11,14 +11,13 @@ file holds is in the shape that the module which computes its rows gives it (see
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from sim import documents, schemas, units
 from sim.documents import Document, Path_
 from sim.errors import InputError, nearest
-from sim.records import dataclass
 from sim.scenario.values import Branch
 from sim.schemas import Fraction
 

@@ -12,6 +12,7 @@ import gzip
 import io
 import tempfile
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -23,7 +24,6 @@ from sim import units
 from sim.documents import Document, data_folder
 from sim.errors import Mark
 from sim.metrics import dimension_of
-from sim.records import dataclass
 from sim.runs.kinds import Progress, Result
 from sim.runs.run import run_scenario
 from sim.scenario import resolve as scenario

@@ -12,14 +12,13 @@ with their reason.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 import numpy as np
 
 from sim.errors import InputError, Mark, Problem, nearest
-from sim.records import dataclass
 from sim.runs.kinds import Keep, Progress
 from sim.validation import kernels as compute_rows
 from sim.validation import layer_pair, machines, max_min, published

@@ -7,12 +7,12 @@ these and hold no shape of their own.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from pydantic import Field
 
 from sim.descriptions import Description
-from sim.records import dataclass
 from sim.workload.formats import FORMATS
 from sim.workload.recurrent import CHUNK_TOKENS as CHUNK_TOKENS
 from sim.workload.recurrent import GatedDelta as GatedDelta

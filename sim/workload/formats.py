@@ -18,9 +18,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Literal, cast, get_args
-
-from sim.records import dataclass
 
 Roof = Literal["bf16", "fp8", "int8", "fp4"]
 ROOFS: tuple[Roof, ...] = get_args(Roof)

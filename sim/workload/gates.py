@@ -6,13 +6,12 @@
 from __future__ import annotations
 
 import math
-from dataclasses import field, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sim.errors import InputError, Problem, nearest
-from sim.records import dataclass
 
 EXCHANGEABLE_KINDS = ("uniform", "group_limited", "balanced", "deepep_benchmark")
 POPULARITY_KINDS = ("zipf", "dirichlet", "lognormal", "loads")

@@ -14,13 +14,12 @@ Reference: the rank generators of Megatron-LM, megatron/core/parallel_state.py, 
 from __future__ import annotations
 
 import math
-from dataclasses import fields, replace
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sim.errors import InfeasibleError, InputError, Problem, nearest
-from sim.records import dataclass
 from sim.workload.model import GQA, Model
 
 ORDER = "tp-cp-ep-dp-pp"

@@ -8,12 +8,12 @@ that a layer of any kind counts as what it is; published totals are asserted in 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from sim import documents, schemas
 from sim.errors import InputError, Mark
-from sim.records import dataclass
 from sim.workload.attention import GQA as GQA
 from sim.workload.attention import MLA as MLA
 from sim.workload.attention import mean_context_tokens as mean_context_tokens

@@ -10,13 +10,13 @@ from __future__ import annotations
 import heapq
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sim.records import dataclass
 from sim.workload.attention import mean_context_tokens
 from sim.workload.requests import Lengths
 

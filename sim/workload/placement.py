@@ -8,11 +8,12 @@ Reference: EPLB, github.com/deepseek-ai/EPLB, whose published example is a test 
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from sim.errors import InputError, Problem
-from sim.records import dataclass
 
 IntArray = NDArray[np.int32]
 

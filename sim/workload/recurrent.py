@@ -6,12 +6,12 @@ Each kind is one record, as those of `workload.attention` are; what follows from
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from pydantic import Field
 
 from sim.descriptions import Description
-from sim.records import dataclass
 
 Positive = Annotated[int, Field(gt=0, le=10**9, strict=True)]
 

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from sim.records import dataclass
 from sim.workload.requests import Ints, Lengths, PromptBlocks, RequestClasses, Requests
 
 MOST_CLASSES = 64

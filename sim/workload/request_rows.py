@@ -5,12 +5,11 @@ from __future__ import annotations
 import itertools
 from array import array
 from collections.abc import Sequence
-from dataclasses import field
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from sim import cells
-from sim.records import dataclass
 from sim.workload.request_classes import MOST_CLASSES, class_name
 from sim.workload.requests import Floats, Ints, PromptBlocks, RequestClasses, Requests
 

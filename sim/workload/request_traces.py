@@ -12,6 +12,7 @@ import json
 import math
 import re
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,6 @@ import numpy as np
 
 from sim import cells, files, limits
 from sim.errors import InputError, Mark, Problem
-from sim.records import dataclass
 from sim.trees import is_number
 from sim.workload.request_rows import MOONCAKE_BLOCK_TOKENS, MOST_SECONDS, ArrivalOrder, Collected, Words
 from sim.workload.requests import MOST_TOKENS, Floats, Ints, Requests

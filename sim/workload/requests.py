@@ -6,10 +6,10 @@ the one that prefill makes, so a request with one output token never decodes.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
-
-from sim.records import dataclass
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]

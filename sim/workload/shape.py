@@ -9,14 +9,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Annotated, Literal
 
 from pydantic import Field
 
 from sim.descriptions import Description
-from sim.records import dataclass
 from sim.workload.attention import GQA, Attention, Natural, Positive
 from sim.workload.formats import WeightFormat
 

@@ -9,9 +9,9 @@ Reference: Megatron-LM, megatron/core/transformer/pipeline_parallel_layer_layout
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 
 from sim.errors import InputError, Problem
-from sim.records import dataclass
 
 MOST_BLOCKS = 100_000
 _TOKEN = re.compile(r"\(|[EtmL|)](?:\*(\d+))?|\s+")

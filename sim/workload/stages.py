@@ -15,11 +15,11 @@ import functools
 import itertools
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from sim.errors import InfeasibleError, InputError, Problem
-from sim.records import dataclass
 from sim.workload.model import Model, layer_parameters, parameters
 from sim.workload.shape import Layer
 from sim.workload.stage_layouts import read_stage_layout

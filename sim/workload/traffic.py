@@ -7,14 +7,13 @@ the collective to subtract.
 
 from __future__ import annotations
 
-from dataclasses import field, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sim import limits
 from sim.errors import InputError, Problem, nearest
-from sim.records import dataclass
 from sim.workload import expectation
 from sim.workload.capacity import DROPPED, drop_above
 from sim.workload.formats import SENT

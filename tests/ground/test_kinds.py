@@ -25,7 +25,7 @@ TOY = {
 
 from __future__ import annotations
 
-from sim.records import dataclass
+from dataclasses import dataclass
 from typing import Literal
 
 from sim.scenario.descriptions import Workload
@@ -80,7 +80,7 @@ RUNNER = Runner(run_pause, reads=())
 from __future__ import annotations
 
 from collections.abc import Mapping
-from sim.records import dataclass
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from sim.show.views.run import RunView

@@ -15,10 +15,8 @@ from __future__ import annotations
 import gzip
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import field
+from dataclasses import dataclass, field
 from typing import Any
-
-from sim.records import dataclass
 
 Args = Mapping[str, str | int | float]
 Event = dict[str, Any]

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from sim.metrics import dimension_of, more_is_better
-from sim.records import dataclass
 from sim.show import style
 from sim.show.pages import page
 from sim.show.views.labels import axis_label, value_label

@@ -7,9 +7,9 @@ resources everywhere. The page holds every frame and needs no server.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
-from sim.records import dataclass
 from sim.show import style
 from sim.show.pages import page
 from sim.show.views.names import LABEL, capital, hardware_name

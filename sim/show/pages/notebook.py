@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from sim.records import dataclass
 from sim.show.pages import page
 from sim.show.views import names
 from sim.trees import is_number

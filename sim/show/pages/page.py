@@ -16,11 +16,11 @@ import functools
 import gzip
 import hashlib
 import json
+from dataclasses import dataclass
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
 from sim import kept
-from sim.records import dataclass
 from sim.show import style
 from sim.show.canvas import Picture
 from sim.show.failures import Failure

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import accumulate
 
-from sim.records import dataclass
 from sim.show.canvas import Picture
 from sim.show.failures import Failure, attempt
 from sim.show.grid import Grid

@@ -7,11 +7,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-from sim.records import dataclass
 from sim.show.canvas import Picture
 from sim.show.failures import Failure
 from sim.show.grid import Grid

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from sim.documents import dumps
-from sim.records import dataclass
 from sim.show.grid import Grid
 from sim.show.pages import page, parts
 from sim.show.pages.page import Figure

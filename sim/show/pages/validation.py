@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
-from sim.records import dataclass
 from sim.show.grid import Grid
 from sim.show.pages import page, parts
 from sim.show.pages.parts import Head

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
-from sim.records import dataclass
 from sim.show import style
 from sim.show.canvas import Canvas, Picture, absent
 from sim.show.views.run import RunsView, RunView

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cache
 from itertools import pairwise
 from typing import Any
 
 from sim import documents
 from sim.cost.measured import PROFILE_SCHEMA, MeasuredProfile, load_profile
-from sim.records import dataclass
 from sim.show import style
 from sim.show.canvas import Canvas, Picture, absent
 from sim.show.plots.timeline import boxes

@@ -7,11 +7,11 @@ on the legend takes it away. What a reader points at are marks on the last uprig
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
 from sim.metrics import dimension_of, label
-from sim.records import dataclass
 from sim.show import style
 from sim.show.canvas import Canvas
 from sim.show.plots.axis import axis_title, reading_unit

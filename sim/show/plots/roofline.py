@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any
 
-from sim.records import dataclass
 from sim.show import style
 from sim.show.canvas import Canvas, Picture, absent
 from sim.show.views.lanes import OPERATIONS, PARTS, part_of

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
-from sim.records import dataclass
 from sim.show.views import inference
 from sim.show.views.names import hardware_name
 from sim.show.views.record import record

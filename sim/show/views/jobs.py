@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import field
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from sim.records import dataclass
 from sim.show import style
 from sim.show.views.lanes import Lanes
 from sim.show.views.record import mapping

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from sim.records import dataclass
 from sim.show.grid import Cell
 from sim.show.views.exchange import Exchange, exchange_view
 from sim.show.views.ladder_changes import LadderMetric, change

@@ -9,9 +9,9 @@ factors from there on: `x5.24`, as +424 % is hard to read.
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 from sim.metrics import dimension_of, phrase
-from sim.records import dataclass
 from sim.show.grid import Cell
 from sim.show.views.names import capital
 from sim.units import show

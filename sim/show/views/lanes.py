@@ -8,8 +8,8 @@ more (`timeline` of a workload in `files`).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
-from sim.records import dataclass
 from sim.show import style
 
 Span = tuple[float, float, int, str]

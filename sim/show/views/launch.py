@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from sim.records import dataclass
 from sim.show.views.run import RunView
 
 SIZES = ()

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from sim.documents import split
-from sim.records import dataclass
 from sim.show.views.labels import axis_label, value_label
 from sim.show.views.names import hardware_name
 from sim.show.views.record import mapping

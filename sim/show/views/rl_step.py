@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from sim.records import dataclass
 from sim.show.views.lanes import Lanes, Span
 from sim.show.views.record import mapping, record
 from sim.show.views.run import RunView

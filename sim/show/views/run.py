@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import Any, ClassVar, TypeVar
 
 from sim.errors import InputError, Problem
-from sim.records import dataclass
 from sim.show.kinds import FAMILIES, module
 from sim.show.views.facts import Facts, facts_of
 from sim.show.views.lanes import Lanes

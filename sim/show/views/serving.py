@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar
 
 from sim import units
-from sim.records import dataclass
 from sim.show.views.lanes import LIVES, Lanes, Span
 from sim.show.views.record import mapping, record
 from sim.show.views.run import RunView

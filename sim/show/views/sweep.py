@@ -9,11 +9,10 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import field
+from dataclasses import dataclass, field
 from typing import Any
 
 from sim.metrics import label
-from sim.records import dataclass
 from sim.show.grid import Cell
 from sim.show.views.labels import axis_label, metric_cell, value_label, values_text
 from sim.show.views.record import mapping, record

@@ -5,8 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable
-
-from sim.records import dataclass
+from dataclasses import dataclass
 
 _KINDS = (
     (r"needs? [\d.]+ .?B of the", "memory overflows"),

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import field
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, ClassVar
 
-from sim.records import dataclass
 from sim.show.views.lanes import OPERATIONS, Lanes, Span
 from sim.show.views.record import mapping, record
 from sim.show.views.run import Held, RunView

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import field
+from dataclasses import dataclass, field
 from typing import Any
 
-from sim.records import dataclass
 from sim.schedule.collectives import KINDS
 from sim.show import style
 from sim.show.views.lanes import PARTS, Lanes, Span

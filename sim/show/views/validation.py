@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from sim.records import dataclass
 from sim.show.views.record import record
 
 Purpose = Literal["calibrated on", "predicted", "exact", "implied", "identity", "own count"]

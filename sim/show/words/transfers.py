@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import accumulate
 
-from sim.records import dataclass
 from sim.show.views.comparison import MOST_COMPARED, SAME, as_long, choices, most_different, speed
 from sim.show.views.lanes import Lanes
 from sim.show.views.names import binds, hardware_name, label
