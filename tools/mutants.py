@@ -76,6 +76,7 @@ EQUIVALENT: dict[tuple[str, str, str, str], str] = {
 """Module, function, expression and what it becomes (empty: any) of mutants that compute the same, and why."""
 
 LEFT: dict[tuple[str, str, str, str], str] = {
+    ("sim/runs/pass_conditions", "slowed_nodes.slowed", "1.0", "2.0"): "the rate of links on which no time of such a pass depends",
     ("sim/workload/stages", "_balanced", "0.0", "1.0"): "one FLOP of a token more than the head alone",
     ("sim/schedule/serving", "draw_steps", "1", "2"): "how many rows are drawn at once: other draws of the same kind",
     ("sim/engine/step_templates", "Weights.from_transfers", "-1", "1"): "differs only where no entry has the first key of all",

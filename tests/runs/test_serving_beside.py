@@ -12,6 +12,7 @@ from sim import documents
 from sim.engine.link_states import States, together
 from sim.errors import InputError
 from sim.runs.run import run_document
+from sim.runs.serving import serving_beside
 from sim.scenario.resolve import resolve
 from sim.schedule.collectives import HEADERS
 
@@ -147,6 +148,20 @@ def test_loads_of_all_jobs_add_up_to_those_of_the_links(folder: Any) -> None:
     assert jobs["users"]["links"]["leaf0/up"]["bytes"] == pytest.approx(
         jobs["users"]["links"]["leaf1/up"]["bytes"], rel=1e-9
     )
+
+
+def test_states_of_a_link_carry_what_all_instances_and_kv_put_on_it_together() -> None:
+    """16 GPUs that prefill and 16 that decode, half of each below either leaf: passes of both cross its uplink, and KV."""
+    keys = USERS.replace("EP", "16").replace("NUM", "1").replace(", workload:", "\nworkload:")
+    cluster = TREE.format(ratio=4, more=", use_nodes: [0, 4, 5, 1]")
+    scenario = resolve(documents.loads(f"name: mine\ncluster: {cluster}\n{keys}\n", "mine.yaml"))
+    ran = serving_beside(scenario).run((), lambda _: None)
+    capacity = scenario.cluster().capacity
+    assert len(ran.load.states) > 1
+    for row, states in ran.load.states.items():
+        assert (states.part * states.rate).sum() == pytest.approx(
+            ran.load.used[row] / capacity[row] / ran.span_s, rel=1e-9
+        )
 
 
 def test_a_slow_nic_and_a_full_uplink_slow_serving_down_together(folder: Any) -> None:
