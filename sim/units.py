@@ -172,8 +172,10 @@ def show(value: float, dimension: str, digits: int = 4) -> str:
 
     Examples
     --------
-    >>> show(5e10, "bytes/s"), show(3.2e-6, "s"), show(-3.6e-15, "s"), show(5446000, "$"), show(12634.2, "$")
-    ('50 GB/s', '3.2 us', '0 s', '5.446 M$', '12,634 $')
+    >>> show(5e10, "bytes/s"), show(3.2e-6, "s"), show(-3.6e-15, "s")
+    ('50 GB/s', '3.2 us', '0 s')
+    >>> show(5446000, "$"), show(12634.2, "$"), show(276.216, "$"), show(0.31417, "$")
+    ('$5.446 M', '$12,634', '$276.22', '$0.3142')
     """
     if dimension == "s":
         for factor, unit in ((1.0, "s"), (1e-3, "ms"), (1e-6, "us")):
@@ -188,13 +190,21 @@ def show(value: float, dimension: str, digits: int = 4) -> str:
         return f"{figures(value, digits)} mm2"
     if dimension == "usd/gpu-hour":
         return f"{figures(value, digits)} $/GPU-hour"
-    if dimension == "$" and abs(value) < 1e6:
-        return f"{value:,.0f} $" if abs(value) >= 1000 else f"{figures(value, digits)} $"
+    if dimension == "$":
+        return _dollars(value, digits)
     unit = {"bytes": "B", "bytes/s": "B/s", "flop/s": "FLOP/s", "count": ""}.get(dimension, dimension)
     for factor, prefix in _STEPS:
         if abs(value) >= factor and not (dimension == "count" and factor < 1e6):
             return f"{figures(value / factor, digits)} {prefix}{unit}".rstrip()
     return f"{figures(value, digits)} {unit}".rstrip()
+
+
+def _dollars(value: float, digits: int) -> str:
+    if abs(value) >= 1e6:
+        return f"${figures(value / 1e6, digits)} M"
+    if abs(value) >= 1000:
+        return f"${value:,.0f}"
+    return f"${value:.2f}" if abs(value) >= 1 else f"${figures(value, digits)}"
 
 
 def exact(value: float, dimension: str) -> str | float:

@@ -23,7 +23,7 @@ def cost(steps: Sequence[StepView]) -> Grid:
                 name,
                 f"{run.run_days:,.1f}",
                 count(run.run_gpu_hours),
-                f"{run.usd_per_gpu_hour:.4g} $" if priced else "-",
+                f"${run.usd_per_gpu_hour:.4g}" if priced else "-",
                 money(run.run_cost_usd),
                 energy(run.run_energy_kwh),
                 _between(run.run_energy_low_kwh, run.run_energy_high_kwh),

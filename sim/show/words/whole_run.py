@@ -136,7 +136,7 @@ def count(value: float | None) -> Cell:
 
 
 def money(usd: float | None) -> Cell:
-    """An amount of money, in M$ from a million on."""
+    """An amount of money, in millions from one on."""
     return "-" if usd is None else padded(show(usd, "$")) if usd >= 1e6 else show(usd, "$")
 
 
