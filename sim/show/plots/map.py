@@ -24,6 +24,7 @@ from sim.units import figures, show, split
 
 _PANELS = 8
 _ACROSS = 4  # panels side by side
+_BETWEEN = 0.06  # of the width, between neighbours
 _LEVELS = {1.05: "solid", 1.25: "dash", 2.0: "dot"}  # times the best, joined by lines
 _CHARACTER_PX, _BOLD_PX, _TOP_PX, _LINE_PX = 7, 8, 64, 16
 _WIDE_PX, _NARROW_PX = 950, 318  # of a figure between its margins, and on a narrow screen
@@ -211,7 +212,12 @@ def _inner(maps: _Maps, width: int) -> float:
 
 def _cell(maps: _Maps, across: int, width: int) -> float:
     """Return the width of a place of a map [px], where it is one of some `across`."""
-    return _inner(maps, width) * (1 / across - (0.06 if across > 1 else 0.01)) / len(maps.x.values)
+    return _inner(maps, width) * _wide(across) / len(maps.x.values)
+
+
+def _wide(across: int) -> float:
+    """Return the part of a drawing's width that each of `across` maps has, with what stands beside it left out."""
+    return (0.99 - _BETWEEN * (across - 1)) / across
 
 
 def _across(maps: _Maps, width: int, most: int) -> int:
@@ -232,8 +238,8 @@ def _axes(maps: _Maps, i: int, across: int, width: int = _WIDE_PX) -> dict[str, 
     """Return the axes of a map, where it is one of some `across` on a drawing `width` [px] wide."""
     down = -(-len(maps.panels) // across)
     (row, column), mark = divmod(i, across), _mark(i)
-    wide, high = 1 / across, 1 / down
-    left, top = column * wide + (0.05 if column else 0.0), 1 - row * high
+    wide, high = _wide(across), 1 / down
+    left, top = column * (wide + _BETWEEN), 1 - row * high
     title, texts = _ticks(maps.x)
     room = _cell(maps, across, width) / _CHARACTER_PX
     fits = all((len(text) + len(other)) / 2 + 1 <= room for text, other in pairwise(texts))
@@ -243,7 +249,7 @@ def _axes(maps: _Maps, i: int, across: int, width: int = _WIDE_PX) -> dict[str, 
     above = _NAME_PX / (_height(maps, across) - 120) if maps.panel else 0.0
     shared = {"type": "category", "showgrid": False}
     x = {
-        "domain": [left, (column + 1) * wide - 0.01], "anchor": f"y{mark}", "tickvals": list(maps.x.texts), "ticktext": texts,
+        "domain": [left, left + wide], "anchor": f"y{mark}", "tickvals": list(maps.x.texts), "ticktext": texts,
         "tickangle": 0 if fits else -90, "title": {"text": title if lowest else "", "standoff": below},
     }  # fmt: skip
     y = {
