@@ -53,9 +53,14 @@ def test_a_figure_that_nothing_rounds_to_is_missed() -> None:
     assert missing("29 %, 120 GB/s of EP64, 2.2 times, 5.1", printed) == ["29", "120", "5.1"]
 
 
+def beside(kind: str, name: str) -> pytest.MarkDecorator:
+    """Run by the process that runs other tests of the same, which would else wait for it."""
+    layouts = {"v3-layouts": "layouts-h800", "v3-layouts-h100": "layouts-h100"}
+    return pytest.mark.xdist_group("ladders" if kind == "ladder" else layouts.get(name, f"sweep-{name}"))
+
+
 @pytest.mark.slow
-@pytest.mark.xdist_group("ladders")
-@pytest.mark.parametrize(("kind", "name"), FINDINGS)
+@pytest.mark.parametrize(("kind", "name"), [pytest.param(*each, marks=beside(*each)) for each in FINDINGS])
 def test_what_the_table_finds_is_what_the_command_prints(kind: str, name: str) -> None:
     from rich.console import Console
 
