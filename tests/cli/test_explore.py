@@ -307,6 +307,7 @@ def story(tab: browser.Tab) -> None:
     assert one[2].endswith("NVLink binds.")
 
 
+@pytest.mark.slow
 @needs_browser
 def test_the_still_page_tells_the_story_without_a_server(made: dict[str, Any], tmp_path: Path) -> None:
     path = tmp_path / "page.html"

@@ -110,6 +110,7 @@ print(*(mutate.killer(tree, ["tests/test_room.py"], mutant) for mutant in (reach
 """
 
 
+@pytest.mark.slow
 def test_what_a_test_reaches_is_killed_and_what_none_reaches_survives(tree: Path) -> None:
     command = [sys.executable, "-c", PROGRAM, str(TOOLS), str(tree)]
     ran = subprocess.run(command, capture_output=True, text=True, check=True)
@@ -163,6 +164,7 @@ print(json.dumps([mutate.reaching_tests(m, reached, tree) for m in mutate.chosen
 """
 
 
+@pytest.mark.slow
 def test_the_map_knows_what_tests_and_their_fixtures_call_and_looks_again_only_at_files_that_changed(
     tree: Path, tmp_path: Path
 ) -> None:

@@ -277,6 +277,7 @@ def test_png_svg_and_pdf_are_written_for_real(results: dict[str, Any], tmp_path:
     assert {path.name for path in tmp_path.iterdir()} == {path.name for path in written}
 
 
+@pytest.mark.slow
 def test_more_requests_trade_the_speed_of_a_user_for_that_of_a_gpu() -> None:
     front, points = plots.figure("interactivity", sim.run("decode-batch-sweep")).data
     assert list(front.x) == sorted(front.x)

@@ -309,6 +309,7 @@ def test_an_answer_leaves_room_for_its_picture() -> None:
         assert Head("", "", (), answer, ()).num_above == above
 
 
+@pytest.mark.slow
 @needs_browser
 def test_figures_are_drawn_when_they_come_near_the_screen(tab: browser.Tab, pages: dict[str, Path]) -> None:
     tab.open(pages["single"], height=700, draw=False)

@@ -235,6 +235,7 @@ def test_curves_of_latency_cross_the_objective_at_the_share_that_met_it(found: d
     assert f"TTFT: {sum(one <= limit for one in ttft) / REQUESTS:.0%}" in figure.layout.title.text
 
 
+@pytest.mark.slow
 def test_classes_have_a_row_a_curve_and_a_share_in_the_words() -> None:
     lengths = {"prompt": {"kind": "exponential", "mean": 900}, "output": {"kind": "exponential", "mean": 60}}
     result = sim.run(

@@ -128,6 +128,7 @@ def test_a_metric_is_called_in_words_whichever_a_ladder_shows(metric: str, label
     assert LadderMetric(metric).label == label
 
 
+@pytest.mark.slow
 def test_a_machine_without_a_price_is_named_in_the_note_and_breaks_even_with_none() -> None:
     grid = ladder_grids.price_grid(ladder_view(run(DECODE)))
     assert "no price" not in grid.note
