@@ -290,8 +290,7 @@ def page(
         f"Drawn with seed {seed} from the {num_sites:,} operators, comparisons, constants, choices and pairs of arguments of all\n"
         f"modules of {', '.join(f'`{room}`' for room in ROOMS)}, each as likely as any other; {len(equivalent)} more were drawn and\n"
         "left out, since they compute the same. Each met tests of these rooms, of scenarios and of validation that call its\n"
-        "function, none of pages,\n"
-        f"commands and sweeps, for at most {QUICK_S + OWN_S + MORE_S:.0f} s; properties tried {EXAMPLES} examples.\n"
+        f"function, none of pages, commands and sweeps, for at most {QUICK_S + OWN_S + MORE_S:.0f} s; properties tried {EXAMPLES} examples.\n"
         + table("Unseen", survivors, LEFT)
         + table("The same physics", equivalent, EQUIVALENT)
     )

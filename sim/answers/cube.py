@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, wait
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from sim import documents, limits, metrics, units
@@ -24,10 +25,11 @@ from sim.runs.kinds import Progress
 from sim.scenario import resolve as scenarios
 from sim.sweeps import answers
 from sim.sweeps.axes import Axis
+from sim.sweeps.driver import Driver, Task
 from sim.sweeps.file import Sweep
-from sim.sweeps.points import Batch, PointRow, evaluate, work
-from sim.sweeps.store import address
-from sim.sweeps.workers import Rows, Workers, start
+from sim.sweeps.points import PointRow, evaluate
+from sim.sweeps.store import Store, address
+from sim.sweeps.workers import Workers, start
 from sim.trees import dotted, flatten
 from sim.version import __version__
 
@@ -117,14 +119,14 @@ def cube(sweep: Sweep, progress: Progress = lambda _: None) -> dict[str, Any]:
         return sum(abs(places[number][i] - start[i]) for i in sliders)
 
     addresses = {number: run_address(sweep.document(number)) for number in places}
-    asked = {addresses[number]: number for number in sorted(places, key=away, reverse=True)}
-    order = sorted(asked, key=lambda key: away(asked[key]))
-    limits.require(
-        len(order) * num_unlike(sweep.document(asked[order[0]])), limits.UNLIKE, f"{len(order):,} runs", FEWER
-    )
+    asked: dict[str, int] = {}
+    for number in sorted(places, key=away):
+        asked.setdefault(addresses[number], number)
+    unlike = len(asked) * num_unlike(sweep.document(next(iter(asked.values()))))
+    limits.require(unlike, limits.UNLIKE, f"{len(asked):,} runs", FEWER)
     rows: dict[str, dict[str, Any]] = {}
     try:
-        for key, row in _ran(sweep, [(key, asked[key]) for key in order], progress):
+        for key, row in _ran(sweep, asked, progress):
             rows[key] = entry(sweep, row)
     except KeyboardInterrupt:
         if not rows:
@@ -133,62 +135,47 @@ def cube(sweep: Sweep, progress: Progress = lambda _: None) -> dict[str, Any]:
     points: dict[tuple[int, ...], list[dict[str, Any]]] = {}
     for number, key in addresses.items():
         points.setdefault(tuple(places[number][i] for i in sliders), []).append(rows.get(key, missing))
-    part = {"finished": len(rows), "of": len(order), "what": "runs"}
+    part = {"finished": len(rows), "of": len(asked), "what": "runs"}
     return {
         "schema": SCHEMA,
-        **({} if len(rows) == len(order) else {"partial": part}),
+        **({} if len(rows) == len(asked) else {"partial": part}),
         **described(sweep),
         "points": [points[place] for place in sorted(points)],
     }
 
 
-def _ran(sweep: Sweep, runs: list[tuple[str, int]], progress: Progress) -> Iterator[tuple[str, PointRow]]:
+def _ran(sweep: Sweep, asked: Mapping[str, int], progress: Progress) -> Iterator[tuple[str, PointRow]]:
     """Run scenarios by their addresses: the first to see how long they take, long ones then by all cores."""
     begun_s = time.monotonic()
-    key, number = runs.pop(0)
-    first = evaluate(sweep.document(number), sweep.constraints)
-    yield key, first
-    workers = start() if first.seconds * len(runs) > _LONG_S else None
-    slots = workers.slots if workers else 1
-    left_s = first.seconds * len(runs) / slots
-    progress(f"{sweep.name}: {len(runs) + 1:,} runs, some {_minutes(left_s)}; {FEWER}")
-    tenth = max(1, len(runs) // 10)
+    first, *others = asked
+    row = evaluate(sweep.document(asked[first]), sweep.constraints)
+    yield first, row
+    left_s = row.seconds * len(others)
+    workers = start() if left_s > _LONG_S else None
+    left_s /= workers.slots if workers else 1
+    progress(f"{sweep.name}: {len(asked):,} runs, some {_minutes(left_s)}; {FEWER}")
+    addresses = {asked[key]: key for key in others}
+    rows = (
+        _shared_out(sweep, addresses, workers)
+        if workers
+        else ((number, evaluate(sweep.document(number), sweep.constraints)) for number in addresses)
+    )
+    tenth = max(1, len(others) // 10)
+    for i, (number, row) in enumerate(rows, 1):
+        yield addresses[number], row
+        if i % tenth == 0:
+            left_s = (time.monotonic() - begun_s) * (len(others) / i - 1)
+            progress(f"{sweep.name}: run {i + 1:,} of {len(asked):,}, {_minutes(left_s)} left")
+
+
+def _shared_out(sweep: Sweep, numbers: Iterable[int], workers: Workers) -> Iterator[tuple[int, PointRow]]:
+    """Yield rows as workers end them, which are then ended too."""
     try:
-        batches = (
-            (key, Batch(((number, sweep.document(number)),), sweep.constraints)) for key, number in runs
-        )
-        for i, (key, row) in enumerate(_rows(batches, workers), 1):
-            yield key, row
-            if i % tenth == 0:
-                left_s = (time.monotonic() - begun_s) * (len(runs) / i - 1)
-                progress(f"{sweep.name}: run {i + 1:,} of {len(runs) + 1:,}, {_minutes(left_s)} left")
+        with TemporaryDirectory() as folder, Store(Path(folder) / "explorer.sqlite") as store:
+            tasks = (Task(number, sweep.document(number)) for number in numbers)
+            yield from Driver(workers, store, sweep.constraints).rows(tasks)
     finally:
-        if workers:
-            workers.close(now=True)
-
-
-def _rows(batches: Iterator[tuple[str, Batch]], workers: Workers | None) -> Iterator[tuple[str, PointRow]]:
-    """Yield rows as batches of a scenario each end; in this process without workers, or where they die."""
-    flying: dict[Future[Rows], tuple[str, Batch]] = {}
-    for key, batch in batches:
-        if workers is None:
-            yield key, work(batch)[0][1]
-            continue
-        flying[workers.submit(batch)] = key, batch
-        if len(flying) > workers.slots:
-            yield from _landed(flying)
-    while flying:
-        yield from _landed(flying)
-
-
-def _landed(flying: dict[Future[Rows], tuple[str, Batch]]) -> Iterator[tuple[str, PointRow]]:
-    for future in wait(flying, return_when=FIRST_COMPLETED).done:
-        key, batch = flying.pop(future)
-        try:
-            rows = future.result()
-        except BrokenExecutor:
-            rows = work(batch)
-        yield key, rows[0][1]
+        workers.close(now=True)
 
 
 def _minutes(seconds: float) -> str:

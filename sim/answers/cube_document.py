@@ -39,7 +39,7 @@ class CubeSpec(Branch):
     schema_: Annotated[Literal["moesim.cube/1"], Field(alias="schema")]
     """Kind and version of the document."""
     partial: dict[str, Any] | None = None
-    """How many runs it holds, where it was stopped before its end."""
+    """Count of the runs that it holds, and of all, where it was stopped before its end."""
     name: str
     """Name of the sweep."""
     title: str

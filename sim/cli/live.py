@@ -226,11 +226,10 @@ def _handler(explorer: LiveExplorer) -> type[BaseHTTPRequestHandler]:
                 if made is None:
                     return self._refuse(HTTPStatus.CONFLICT)
                 return self._answer(point_json(made).encode(), "application/json")
-            if asked["path"] in ("/motion", "/report"):
-                is_motion = asked["path"] == "/motion"
-                return self._write(
-                    asked, explorer.motion if is_motion else lambda at: report_html(explorer.result(at))
-                )
+            if asked["path"] == "/motion":
+                return self._write(asked, explorer.motion)
+            if asked["path"] == "/report":
+                return self._write(asked, lambda places: report_html(explorer.result(places)))
             self._refuse(HTTPStatus.NOT_FOUND)
 
         def _write(self, asked: Mapping[str, str], page: Callable[[tuple[int, ...]], str]) -> None:

@@ -275,10 +275,9 @@ def _near(
     for place, template in pairs:
         uses[place, resource[entry[template] : entry[template + 1]]] = True
     packed = np.ascontiguousarray(np.packbits(uses, axis=0).T)
-    by_users = np.unique(packed.view(f"V{packed.shape[1]}"), return_index=True)[
-        1
-    ]  # one of those that the same places use
-    shared = uses[:, by_users].astype(np.float32)
+    # Of resources that the same places use, one.
+    _, first_of = np.unique(packed.view(f"V{packed.shape[1]}"), return_index=True)
+    shared = uses[:, first_of].astype(np.float32)
     joined = shared @ shared.T > 0
     np.fill_diagonal(joined, False)
     first = np.concatenate([[0], np.cumsum(joined.sum(axis=1))])

@@ -19,8 +19,7 @@ LABEL = {
 }
 """Resource classes as a reader calls them, in the order in which they are drawn."""
 
-NAMES = ("scale_up", "pcie", "hbm", "compute")
-"""Resource classes called by a name, without an article."""
+_NAMES = ("scale_up", "pcie", "hbm", "compute")  # classes called by a name, without an article
 
 
 def binds(binding: str) -> str:
@@ -28,7 +27,12 @@ def binds(binding: str) -> str:
     if binding == "latency":
         return "latency decides, no link on its path stays full"
     verb = "bind" if binding == "copy_sms" else "binds"
-    return f"{'' if binding in NAMES else 'the '}{label(binding)} {verb}"
+    return f"{called(binding)} {verb}"
+
+
+def called(name: str) -> str:
+    """A resource class within a sentence: `the NIC`, `NVLink`."""
+    return label(name) if name in _NAMES else f"the {label(name)}"
 
 
 def label(name: str) -> str:

@@ -82,12 +82,9 @@ def search_view(entry: Mapping[str, Any], labels: Mapping[str, str]) -> DesignSe
     metric = LadderMetric(entry["objective"]["name"], entry["objective"]["more_is_better"])
 
     def best(design: Mapping[str, Any] | None) -> Best | None:
-        known = {
-            "binding": None,
-            "exposed_fraction": None,
-            "shares": {},
-            **(design or {}),
-        }  # older documents lack them
+        # Documents of earlier versions lack these.
+        absent: dict[str, Any] = {"binding": None, "exposed_fraction": None, "shares": {}}
+        known = absent | dict(design or {})
         return record(Best, known, words=held_text(design["values"])) if design else None
 
     def searched(name: str, machine: Mapping[str, Any]) -> Searched:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from sim.show.views.ladder_changes import NONE
-from sim.show.views.names import NAMES, binds, joined, label
+from sim.show.views.names import binds, called, joined
 from sim.show.views.search import Best, DesignSearch, HeldChoice, Searched
 
 
@@ -78,7 +78,7 @@ def _binds(search: DesignSearch, machine: Searched, held: HeldChoice) -> Iterato
 def _most(design: Best) -> str:
     """Return the resource with whose rate most of a time goes, and that part: `NVLink (44 %)`."""
     name = max(design.shares, key=lambda name: design.shares[name])
-    return f"{'' if name in NAMES else 'the '}{label(name)} ({100 * design.shares[name]:.0f} %)"
+    return f"{called(name)} ({100 * design.shares[name]:.0f} %)"
 
 
 def _much(search: DesignSearch, held: HeldChoice) -> str:
